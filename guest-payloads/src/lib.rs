@@ -1,0 +1,2 @@
+//! The guest runtime: what runs inside the VM.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Developer tasks, one file per verb.
+fn main() {}
