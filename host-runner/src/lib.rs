@@ -1,1 +1,9 @@
-//! ExitSpec.
+//! ExitSpec: boots bare-metal guests on `/dev/kvm` and judges the exits that the host sees.
+//!
+//! Data flows one way: `manifest` -> `case` -> `machine` -> `play` -> `outcome` -> `report`.
+
+pub mod bank;
+pub mod case;
+pub mod exit;
+pub mod outcome;
+pub mod play;

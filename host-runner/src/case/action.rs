@@ -1,0 +1,218 @@
+//! What the host can do to a guest between its exits, or while it runs.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DataExpect, Expr};
+
+/// A host action: `{ do = "nmi" }`.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(tag = "do", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    /// Puts a vCPU back into the machine's start state, with RIP at a label: what a VMM does on reset.
+    Restart {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+        /// Where it goes on.
+        at: Expr,
+    },
+    /// KVM_INTERRUPT: injects an external interrupt; for VMs without an in-kernel local APIC.
+    Interrupt {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+        /// Vector.
+        vector: u8,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// KVM_NMI.
+    Nmi {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// KVM_SIGNAL_MSI: a message to the in-kernel local APICs (SDM vol. 3, "Message Signalled Interrupts").
+    Msi {
+        /// Address, such as 0xfee0_0000.
+        address: u64,
+        /// Data: vector and delivery mode.
+        data: u32,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// KVM_IRQ_LINE on the in-kernel irqchip.
+    IrqLine {
+        /// GSI.
+        gsi: u32,
+        /// Whether the line is high.
+        level: bool,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// A signal to the vCPU's thread: the next KVM_RUN, or the running one, returns EINTR.
+    Signal {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// Sets `kvm_run.immediate_exit` for the next KVM_RUN.
+    ImmediateExit {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+    },
+    /// KVM_SET_GUEST_DEBUG; without fields, debugging ends.
+    GuestDebug {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+        /// KVM_GUESTDBG_SINGLESTEP.
+        #[serde(default)]
+        single_step: bool,
+        /// KVM_GUESTDBG_BLOCKIRQ.
+        #[serde(default)]
+        block_irq: bool,
+        /// KVM_GUESTDBG_USE_HW_BP: up to four.
+        #[serde(default)]
+        breakpoints: Vec<Breakpoint>,
+    },
+    /// Writes guest memory.
+    WriteMemory {
+        /// Guest-physical address.
+        at: Expr,
+        /// Bytes of a number, 1 to 8.
+        #[serde(default = "one")]
+        size: u8,
+        /// What to write.
+        data: DataExpect,
+    },
+    /// KVM_SET_USER_MEMORY_REGION: creates a declared memslot.
+    SlotCreate {
+        /// Its name in `machine.slots`.
+        slot: String,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// KVM_SET_USER_MEMORY_REGION with size 0.
+    SlotDelete {
+        /// Its name in `machine.slots`.
+        slot: String,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
+    },
+    /// Moves a memslot to another guest-physical address.
+    SlotMove {
+        /// Its name in `machine.slots`.
+        slot: String,
+        /// Where to.
+        gpa: u64,
+    },
+    /// KVM_GET_DIRTY_LOG: exactly these pages of a memslot were written since it was last asked.
+    DirtyPages {
+        /// Its name in `machine.slots`.
+        slot: String,
+        /// Page numbers in it.
+        pages: Vec<u32>,
+    },
+    /// The coalesced ring holds exactly these writes; they are taken out.
+    CoalescedRing {
+        /// Which vCPU's mapping of the ring is read.
+        #[serde(default)]
+        cpu: usize,
+        /// The first address or port; each further write must go to the same.
+        address: u64,
+        /// Bytes of each write.
+        size: u8,
+        /// The numbers written, in order.
+        data: Vec<u64>,
+    },
+    /// The next KVM_RUNs of a vCPU come from a new thread.
+    NewThread {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+    },
+    /// Lets a vCPU run on a thread of its own from here; its exits wait for steps that name it.
+    Background {
+        /// Which vCPU.
+        cpu: usize,
+    },
+    /// Saves the whole VM, builds a new one, restores it there.
+    SaveRestore,
+    /// Disturbs the VM from another thread while the following steps run, until `quiet`.
+    Disturb {
+        /// How.
+        with: Vec<Churn>,
+    },
+    /// Ends every `disturb`.
+    Quiet,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// When an action happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// Now, while the vCPU is stopped.
+    #[default]
+    Now,
+    /// From another thread, while the guest runs towards the next step.
+    Running,
+}
+
+/// A disturbance that no guest may notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Churn {
+    /// The vCPUs' threads hop between the host's CPUs.
+    Migrate,
+    /// The guest's pages and the APIC-access page lose their mappings in the host (the data stays).
+    Pages,
+    /// Signals interrupt KVM_RUN; EINTR is hidden from the steps.
+    Kick,
+    /// An unrelated memslot comes and goes.
+    Slots,
+}
+
+/// What a hardware breakpoint watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Execution.
+    #[default]
+    Execute,
+    /// Writes.
+    Write,
+    /// Reads and writes.
+    Access,
+}
+
+/// A hardware breakpoint (SDM vol. 3, "Debug Registers").
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Breakpoint {
+    /// Linear address.
+    pub at: Expr,
+    /// What it watches.
+    #[serde(default)]
+    pub on: Access,
+    /// Bytes: 1, 2, 4 or 8; 1 for execution.
+    #[serde(default = "one")]
+    pub size: u8,
+}
