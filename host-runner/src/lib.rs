@@ -5,5 +5,8 @@
 pub mod bank;
 pub mod case;
 pub mod exit;
+pub mod host;
+pub mod machine;
 pub mod outcome;
+pub mod payload;
 pub mod play;
