@@ -7,6 +7,8 @@ pub mod case;
 pub mod exit;
 pub mod host;
 pub mod machine;
+pub mod manifest;
 pub mod outcome;
 pub mod payload;
 pub mod play;
+pub mod stage;
