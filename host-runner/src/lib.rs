@@ -5,5 +5,6 @@
 pub mod bank;
 pub mod case;
 pub mod exit;
+pub mod host;
 pub mod outcome;
 pub mod play;
