@@ -1,1 +1,3 @@
 //! ExitSpec.
+
+pub mod payload;
