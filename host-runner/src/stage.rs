@@ -50,7 +50,9 @@ fn hidden(path: &Path) -> bool {
 impl manifest::Payloads for Payloads {
     fn payload(&self, name: &str) -> Result<&dyn manifest::PayloadInfo, String> {
         let found = self.0.get(name).map(|payload| payload as &dyn manifest::PayloadInfo);
-        found.ok_or_else(|| format!("there is no payload `{name}`; a payload is a file in guest-payloads/src/bin"))
+        found.ok_or_else(|| {
+            format!("there is no payload `{name}`; a payload is a file in guest-payloads/src/bin")
+        })
     }
 
     fn names(&self) -> Vec<String> {
@@ -147,7 +149,8 @@ impl<'p> Stage<'p> {
     }
 
     fn try_play(&self, case: &Case) -> Result<Outcome, TargetError> {
-        let missing = |what: &str| TargetError::Harness(format!("{what} of payload `{}` is missing", case.payload));
+        let missing =
+            |what: &str| TargetError::Harness(format!("{what} of payload `{}` is missing", case.payload));
         let payload = self.payloads.get(&case.payload).ok_or_else(|| missing("the file"))?;
         let key = (case.payload.clone(), case.machine.memory_kib);
         let image = self.images.get(&key).ok_or_else(|| missing("the image"))?;
@@ -173,7 +176,8 @@ impl<'p> Stage<'p> {
 /// What the payload is told: its scenario and arguments.
 fn params(case: &Case) -> Result<[u8; Params::SIZE], TargetError> {
     let name = |text: &str| {
-        Name::new(text).ok_or_else(|| TargetError::Harness(format!("`{text}` is longer than {} bytes", Name::MAX)))
+        Name::new(text)
+            .ok_or_else(|| TargetError::Harness(format!("`{text}` is longer than {} bytes", Name::MAX)))
     };
     let mut params = Params::new(name(&case.scenario)?);
     for (slot, (text, value)) in params.args.iter_mut().zip(&case.args) {

@@ -16,7 +16,9 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
     }
     for (name, wanted) in &requires.params {
         match host.params.get(name) {
-            None => return Some(format!("needs {name}={wanted}, and this host has no such module parameter")),
+            None => {
+                return Some(format!("needs {name}={wanted}, and this host has no such module parameter"));
+            }
             Some(here) if !same_setting(wanted, here) => {
                 return Some(format!("needs {name}={wanted}, and it is {here}"));
             }

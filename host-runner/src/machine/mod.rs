@@ -487,8 +487,8 @@ fn cpuid(host: &Host, spec: &MachineSpec, index: u32) -> Result<CpuId, TargetErr
     }
     for name in &spec.cpuid_hide {
         let unknown = || TargetError::Harness(format!("CPUID feature `{name}` is not known"));
-        let feature = crate::host::cpuid::find(name).ok_or_else(unknown)?;
-        feature.clear(cpuid.as_mut_slice());
+        let feature = crate::host::cpuid::feature(name).ok_or_else(unknown)?;
+        feature.hide(cpuid.as_mut_slice());
     }
     Ok(cpuid)
 }

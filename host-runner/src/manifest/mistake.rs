@@ -110,7 +110,8 @@ impl Mistakes {
             out += &renderer.render(&[self.group(mistake)]);
             out += "\n\n";
         }
-        let files = if self.sources.len() > 1 { format!(" in {} files", self.sources.len()) } else { String::new() };
+        let files =
+            if self.sources.len() > 1 { format!(" in {} files", self.sources.len()) } else { String::new() };
         let (count, plural) = (self.len(), if self.len() == 1 { "" } else { "s" });
         out += &format!("{count} mistake{plural}{files}");
         if self.left_out > 0 {
@@ -151,10 +152,7 @@ fn snippet<'a>(
     let from = (span.start - start).min(shown.len());
     let to = span.end.saturating_sub(start).clamp(from, shown.len());
     let kind = if note.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
-    Snippet::source(shown)
-        .path(file)
-        .line_start(line as usize)
-        .annotation(kind.span(from..to).label(note))
+    Snippet::source(shown).path(file).line_start(line as usize).annotation(kind.span(from..to).label(note))
 }
 
 impl fmt::Display for Mistakes {

@@ -10,7 +10,7 @@ use super::table::{Spans, Table, Value, read, unknown_key};
 use super::wording::{nearest, suggestion};
 use crate::bank::Bank;
 use crate::case::{
-    Action, BankExpect, BankSet, DataExpect, Expect, ExitStep, Expr, GuestStep, MemoryExpect, On, Step, What,
+    Action, BankExpect, BankSet, DataExpect, ExitStep, Expect, Expr, GuestStep, MemoryExpect, On, Step, What,
 };
 use crate::exit::{ExitPattern, KINDS};
 
@@ -69,10 +69,16 @@ fn kind(table: &Table, notes: &mut Notes) -> Option<&'static str> {
         [kind] => Some(kind),
         [] => {
             let keys = table.keys();
-            let near = keys.iter().find_map(|(key, span)| Some((nearest(key, STEP_KINDS.iter().copied())?, key, span)));
+            let near = keys
+                .iter()
+                .find_map(|(key, span)| Some((nearest(key, STEP_KINDS.iter().copied())?, key, span)));
             match near {
-                Some((near, key, span)) => notes.add(span, format!("unknown kind of step `{key}`")).help(format!("did you mean `{near}`? A step has one of {kinds}")),
-                None => notes.add(&table.span, "this step does not say what it does").help(format!("give it one of {kinds}")),
+                Some((near, key, span)) => notes
+                    .add(span, format!("unknown kind of step `{key}`"))
+                    .help(format!("did you mean `{near}`? A step has one of {kinds}")),
+                None => notes
+                    .add(&table.span, "this step does not say what it does")
+                    .help(format!("give it one of {kinds}")),
             };
             None
         }
@@ -127,7 +133,16 @@ fn exit(mut table: Table, notes: &mut Notes) -> Option<ExitStep> {
     let pattern = read(table.rest(), notes, |value| {
         ExitPattern::deserialize(kind, value).unwrap_or_else(|| Err(serde::de::Error::custom("no such exit")))
     })?;
-    (notes.count() == before).then_some(ExitStep { pattern, cpu, regs, memory, reply, refuse, times, threads })
+    (notes.count() == before).then_some(ExitStep {
+        pattern,
+        cpu,
+        regs,
+        memory,
+        reply,
+        refuse,
+        times,
+        threads,
+    })
 }
 
 /// The word that `key` holds, one of `known`.
@@ -191,13 +206,18 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
     let (span, mut values) = (table.span.clone(), Vec::new());
     numbers(bank, &["errno"], table, notes, &mut |name, value, notes| {
         if value.get_ref().as_str() == Some("unchanged") {
-            notes.add(&value.span(), "`unchanged` is nothing that can be set").help(format!("leave `{name}` out: `set` writes back what it does not name"));
+            notes
+                .add(&value.span(), "`unchanged` is nothing that can be set")
+                .help(format!("leave `{name}` out: `set` writes back what it does not name"));
             return;
         }
         values.extend(read(value, notes, |value| Expr::deserialize(value)).map(|value| (name, value)));
     });
     if values.is_empty() && errno.is_none() {
-        notes.add(&span, "this `set` sets nothing").help(format!("name numbers of the bank, or write keep = \"{}\" to write it back as it is", bank.name()));
+        notes.add(&span, "this `set` sets nothing").help(format!(
+            "name numbers of the bank, or write keep = \"{}\" to write it back as it is",
+            bank.name()
+        ));
     }
     Some(What::Set(BankSet { cpu, bank, values, errno }))
 }
@@ -244,10 +264,15 @@ fn numbers<'t>(
             } else if bank.has(&name) && !key.contains('.') {
                 each(name, value, notes);
             } else if is_group {
-                let fields: Vec<_> = bank.names().into_iter().filter(|known| known.starts_with(&format!("{name}."))).collect();
-                notes.add(&span, format!("`{name}` has parts; name one of them")).help(suggestion("", &fields));
+                let fields: Vec<_> =
+                    bank.names().into_iter().filter(|known| known.starts_with(&format!("{name}."))).collect();
+                notes
+                    .add(&span, format!("`{name}` has parts; name one of them"))
+                    .help(suggestion("", &fields));
             } else if bank.has(&name) {
-                notes.add(&span, format!("`{name}` is written with quotes")).help(format!("write {name} = ... without them"));
+                notes
+                    .add(&span, format!("`{name}` is written with quotes"))
+                    .help(format!("write {name} = ... without them"));
             } else {
                 let mut allowed = bank.names();
                 if prefix.is_empty() {
@@ -263,7 +288,9 @@ fn repeat(mut table: Table, depth: usize, inner: &mut Vec<Written>, notes: &mut 
     let times = table.read::<u32>("repeat", notes);
     let span: Span = table.span.clone();
     if depth >= MAX_NESTING {
-        notes.add(&span, format!("`repeat` is nested more than {MAX_NESTING} deep")).help("write the innermost steps out");
+        notes
+            .add(&span, format!("`repeat` is nested more than {MAX_NESTING} deep"))
+            .help("write the innermost steps out");
         return None;
     }
     if !table.has("steps") {

@@ -245,7 +245,9 @@ fn holds(value: &Value, span: &Span, gone: &Span) -> bool {
         return true;
     }
     match value.get_ref() {
-        DeValue::Table(table) => table.iter().any(|(_, value)| value.span() == *span && covers(&extent(value), gone)),
+        DeValue::Table(table) => {
+            table.iter().any(|(_, value)| value.span() == *span && covers(&extent(value), gone))
+        }
         _ => false,
     }
 }
@@ -254,7 +256,8 @@ fn holds(value: &Value, span: &Span, gone: &Span) -> bool {
 fn remove<'t>(value: &mut Value<'t>, span: &Span) -> bool {
     match value.get_mut() {
         DeValue::Table(table) => {
-            let found = table.iter().find(|(key, value)| covers(&key.span(), span) || covers(&extent(value), span));
+            let found =
+                table.iter().find(|(key, value)| covers(&key.span(), span) || covers(&extent(value), span));
             let Some(key) = found.map(|(key, _)| key.clone()) else { return false };
             let deeper = table.get_mut(key.get_ref().as_ref()).is_some_and(|value| {
                 value.span() != *span && !covers(&key.span(), span) && remove(value, span)

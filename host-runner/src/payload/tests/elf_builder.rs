@@ -103,7 +103,8 @@ impl Elf {
             (".strtab", 3, 0, 0, 0, &strtab),
             (".shstrtab", 3, 0, 0, 0, &[]),
         ];
-        let names: Vec<u8> = sections.iter().flat_map(|section| [section.0.as_bytes(), b"\0"].concat()).collect();
+        let names: Vec<u8> =
+            sections.iter().flat_map(|section| [section.0.as_bytes(), b"\0"].concat()).collect();
         let (mut headers, mut name_at) = (Vec::new(), 0_u32);
         for (name, kind, link, info, entsize, content) in sections {
             let content = if name == ".shstrtab" { &names } else { content };
