@@ -79,7 +79,8 @@ impl Symbols {
             (a, !x.is_function, x.name.len(), &x.name).cmp(&(b, !y.is_function, y.name.len(), &y.name))
         });
         placed.dedup_by_key(|&mut (address, _, _)| address);
-        let by_address = placed.into_iter().map(|(address, end, symbol)| (address, end, symbol.name)).collect();
+        let by_address =
+            placed.into_iter().map(|(address, end, symbol)| (address, end, symbol.name)).collect();
         Self { by_name, by_address }
     }
 

@@ -121,7 +121,10 @@ fn regions_tell_what_is_occupied() {
 fn no_usable_region_is_left_when_ram_is_exactly_full() {
     let full = TABLES + 5 * 0x1000;
     let image = parse(&sample()).image(full).unwrap();
-    assert_eq!(image.regions.last().map(|last| (last.end, last.kind)), Some((full, MemoryRegionKind::Bootloader)));
+    assert_eq!(
+        image.regions.last().map(|last| (last.end, last.kind)),
+        Some((full, MemoryRegionKind::Bootloader))
+    );
     let error = parse(&sample()).image(full - 0x1000).unwrap_err().to_string();
     assert!(error.contains("needs at least 0x213000 bytes of RAM but has 0x212000"), "{error}");
 }

@@ -72,7 +72,11 @@ fn segments() -> Vec<Bad> {
         ("content wraps", patched(PHDR + P_OFFSET, &[0xff; 8]), &["outside the file"]),
         ("more content than file", patched(PHDR + P_FILESZ, &[0xff; 8]), &["more bytes than the file"]),
         ("filesz > memsz", beyond, &["0x400000", "0x3 bytes of the file but only 0x2"]),
-        ("not identity", changed(|elf| elf.loads[1].paddr = 0x30_0000), &["virtual 0x200000", "physical 0x300000"]),
+        (
+            "not identity",
+            changed(|elf| elf.loads[1].paddr = 0x30_0000),
+            &["virtual 0x200000", "physical 0x300000"],
+        ),
         ("in device memory", with_load(rw(0xfee0_0000, 0x1000)), &["0xfee00000", "beyond 0xc0000000"]),
         ("reaches device memory", with_load(rw(0x40_0000, 0xc000_0000)), &["beyond 0xc0000000"]),
         ("end overflows", with_load(rw(u64::MAX - 0xfff, 0x2000)), &["beyond 0xc0000000"]),
@@ -96,7 +100,8 @@ fn configs() -> Vec<Bad> {
     let at = Mapping::FixedAddress;
     let physical = |address| configured(|config| config.mappings.physical_memory = Some(at(address)));
     #[expect(deprecated, reason = "the old setting is refused like the others")]
-    let frame_buffer = |config: &mut BootloaderConfig| config.frame_buffer.minimum_framebuffer_width = Some(1);
+    let frame_buffer =
+        |config: &mut BootloaderConfig| config.frame_buffer.minimum_framebuffer_width = Some(1);
     vec![
         ("missing", changed(|elf| elf.config = None), &[".bootloader-config is missing", "entry_point!"]),
         ("short", raw(|config| config.truncate(132)), &["cannot be read (invalid len)"]),
@@ -117,8 +122,16 @@ fn configs() -> Vec<Bad> {
         ("base", configured(|c| c.mappings.kernel_base = at(0)), &["mappings.kernel_base,"]),
         ("boot info", configured(|c| c.mappings.boot_info = at(0)), &["mappings.boot_info,"]),
         ("screen", configured(|c| c.mappings.framebuffer = at(0)), &["mappings.framebuffer,"]),
-        ("recursive", configured(|c| c.mappings.page_table_recursive = Some(at(0))), &["page_table_recursive"]),
-        ("aslr", configured(|c| c.mappings.aslr = true), &["mappings.aslr, which this loader does not support"]),
+        (
+            "recursive",
+            configured(|c| c.mappings.page_table_recursive = Some(at(0))),
+            &["page_table_recursive"],
+        ),
+        (
+            "aslr",
+            configured(|c| c.mappings.aslr = true),
+            &["mappings.aslr, which this loader does not support"],
+        ),
         ("from", configured(|c| c.mappings.dynamic_range_start = Some(0)), &["dynamic_range_start"]),
         ("to", configured(|c| c.mappings.dynamic_range_end = Some(0)), &["dynamic_range_end"]),
         ("ramdisk", configured(|c| c.mappings.ramdisk_memory = at(0)), &["mappings.ramdisk_memory,"]),

@@ -66,7 +66,11 @@ impl Ram {
                 assert_eq!(entry, 0, "an entry that is not present must be empty");
                 continue;
             }
-            assert_eq!(entry & 0x7ff0_0000_0000_0f60, 0, "reserved, ignored, accessed and dirty bits are clear");
+            assert_eq!(
+                entry & 0x7ff0_0000_0000_0f60,
+                0,
+                "reserved, ignored, accessed and dirty bits are clear"
+            );
             let is_leaf = size == 4096 || entry & 1 << 7 != 0;
             let virt = table.virt + index * size;
             let below = Mapping {
