@@ -50,6 +50,9 @@ pub(super) struct Symbol {
     pub(super) section: u16,
 }
 
+/// A section's name, type, link, info, size of entries, and content.
+type Section<'a> = (&'a str, u32, u32, u32, u64, &'a [u8]);
+
 /// An ELF file to be.
 #[derive(Clone, Default)]
 pub(super) struct Elf {
@@ -94,8 +97,7 @@ impl Elf {
         let (symtab, strtab) = self.symbol_sections();
         let config = self.config.clone().unwrap_or_default();
         let config_name = if self.config.is_some() { ".bootloader-config" } else { ".comment" };
-        // name, type, link, info, entsize, content
-        let sections: [(&str, u32, u32, u32, u64, &[u8]); 6] = [
+        let sections: [Section<'_>; 6] = [
             ("", 0, 0, 0, 0, &[]),
             (config_name, 1, 0, 0, 0, &config),
             (".exitspec.scenarios", 1, 0, 0, 0, &self.scenarios),

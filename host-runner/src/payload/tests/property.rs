@@ -112,7 +112,9 @@ proptest! {
         address in word(),
     ) {
         let mut file = BASES[if is_valid { base.index(2) } else { base.index(BASES.len()) }].clone();
-        edits.iter().for_each(|edit| edit.apply(&mut file));
+        for edit in &edits {
+            edit.apply(&mut file);
+        }
         match Payload::parse("damaged", &file) {
             Err(error) => prop_assert!(error.to_string().len() < 500),
             Ok(payload) => {

@@ -1,6 +1,6 @@
 //! What a payload tells without being booted: scenarios, symbols, bytes, instructions.
 
-use super::elf_builder::{Elf, STT_FUNC, STT_NOTYPE, Symbol};
+use super::elf_builder::{Elf, SHN_ABS, STT_FUNC, STT_NOTYPE, Symbol};
 use super::{parse, sample};
 use crate::payload::{MAX_FILE, Payload, SymbolError};
 
@@ -15,9 +15,9 @@ fn with_symbols() -> Elf {
     elf.add_symbol("alias", 0x20_0060, STT_FUNC);
     elf.add_symbol("alias", 0x20_0060, STT_FUNC);
     elf.add_symbol("text_end", 0x20_1800, STT_NOTYPE);
-    elf.symbols.push(Symbol { name: "absolute", address: 0x20_0070, kind: STT_NOTYPE, section: 0xfff1 });
+    elf.symbols.push(Symbol { name: "absolute", address: 0x20_0070, kind: STT_NOTYPE, section: SHN_ABS });
     elf.symbols.push(Symbol { name: "undefined", address: 0, kind: STT_FUNC, section: 0 });
-    elf.symbols.push(Symbol { name: "a_file.rs", address: 0, kind: 4, section: 0xfff1 });
+    elf.symbols.push(Symbol { name: "a_file.rs", address: 0, kind: 4, section: SHN_ABS });
     elf
 }
 
