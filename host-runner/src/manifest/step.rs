@@ -188,7 +188,7 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
     let bank = bank(&mut table, "set", notes)?;
     let cpu = table.read("cpu", notes).unwrap_or(0);
     let errno = table.read("errno", notes);
-    let (span, mut values) = (table.span.clone(), Vec::new());
+    let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
     numbers(bank, &["errno"], table, notes, &mut |name, value, notes| {
         if value.get_ref().as_str() == Some("unchanged") {
             notes.add(&value.span(), "`unchanged` is nothing that can be set").help(format!("leave `{name}` out: `set` writes back what it does not name"));
@@ -196,7 +196,7 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
         }
         values.extend(read(value, notes, |value| Expr::deserialize(value)).map(|value| (name, value)));
     });
-    if values.is_empty() && errno.is_none() {
+    if values.is_empty() && errno.is_none() && notes.count() == before {
         notes.add(&span, "this `set` sets nothing").help(format!("name numbers of the bank, or write keep = \"{}\" to write it back as it is", bank.name()));
     }
     Some(What::Set(BankSet { cpu, bank, values, errno }))
@@ -205,11 +205,11 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
 fn check(mut table: Table, notes: &mut Notes) -> Option<What> {
     let bank = bank(&mut table, "check", notes)?;
     let cpu = table.read("cpu", notes).unwrap_or(0);
-    let (span, mut values) = (table.span.clone(), Vec::new());
+    let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
     numbers(bank, &[], table, notes, &mut |name, value, notes| {
         values.extend(read(value, notes, |value| Expect::deserialize(value)).map(|value| (name, value)));
     });
-    if values.is_empty() {
+    if values.is_empty() && notes.count() == before {
         notes.add(&span, "this `check` checks nothing").help(suggestion("", &bank.names()));
     }
     Some(What::Check(BankExpect { cpu, bank, values }))
@@ -231,10 +231,9 @@ fn numbers<'t>(
     each: &mut dyn FnMut(String, Value<'t>, &mut Notes),
 ) {
     let mut left = vec![(String::new(), table.rest())];
+    let mut found = Vec::new();
     while let Some((prefix, value)) = left.pop() {
         let DeValue::Table(entries) = value.into_inner() else { continue };
-        let mut entries: Vec<_> = entries.into_iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
             let (span, key) = (key.span(), key.into_inner());
             let name = format!("{prefix}{key}");
@@ -242,7 +241,7 @@ fn numbers<'t>(
             if is_group && value.get_ref().is_table() {
                 left.push((format!("{name}."), value));
             } else if bank.has(&name) && !key.contains('.') {
-                each(name, value, notes);
+                found.push((span.start, name, value));
             } else if is_group {
                 let fields: Vec<_> = bank.names().into_iter().filter(|known| known.starts_with(&format!("{name}."))).collect();
                 notes.add(&span, format!("`{name}` has parts; name one of them")).help(suggestion("", &fields));
@@ -256,6 +255,10 @@ fn numbers<'t>(
                 unknown_key(&name, &span, &format!("bank `{}`", bank.name()), &allowed, notes);
             }
         }
+    }
+    found.sort_by_key(|(start, ..)| *start);
+    for (_, name, value) in found {
+        each(name, value, notes);
     }
 }
 

@@ -202,15 +202,14 @@ fn culprit<'t, T>(
     deserialize: &impl Fn(ValueDeserializer<'t>) -> Result<T, toml::de::Error>,
 ) -> Option<Span> {
     let DeValue::Table(table) = value.get_ref() else { return None };
+    let (tag, kind) = table.get_key_value("do")?;
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
     for (key, entry) in table.iter() {
         if unknown == Some(key.get_ref()) {
             return Some(key.span());
         }
         let mut alone = DeTable::new();
-        if let Some((tag, kind)) = table.get_key_value("do") {
-            alone.insert(tag.clone(), kind.clone());
-        }
+        alone.insert(tag.clone(), kind.clone());
         alone.insert(key.clone(), entry.clone());
         let alone = Spanned::new(value.span(), DeValue::Table(alone));
         if deserialize(ValueDeserializer::from(alone)).is_err_and(|error| error.message() == message) {

@@ -100,7 +100,7 @@ fn repetitions(steps: &[Written], outer: u64, notes: &mut Notes) {
             _ => continue,
         };
         let total = outer.saturating_mul(u64::from(times));
-        if outer > 1 && times <= MAX_TIMES && total > u64::from(MAX_TIMES) {
+        if (2..=u64::from(MAX_TIMES)).contains(&outer) && times <= MAX_TIMES && total > u64::from(MAX_TIMES) {
             notes
                 .add(written.spans.value(key), format!("with the repetitions around it this plays {total} times"))
                 .help(format!("at most {MAX_TIMES} in all"));

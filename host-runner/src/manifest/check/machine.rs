@@ -11,7 +11,7 @@ pub(super) const PAGE: u64 = 4096;
 /// RAM, KiB.
 const MEMORY_KIB: std::ops::RangeInclusive<u32> = 4096..=65536;
 /// vCPUs of a VM.
-const VCPUS: std::ops::RangeInclusive<u32> = 1..=4;
+pub(super) const VCPUS: std::ops::RangeInclusive<u32> = 1..=4;
 /// Pages of a memslot.
 const SLOT_PAGES: std::ops::RangeInclusive<u32> = 1..=4096;
 /// Longest wait, milliseconds.

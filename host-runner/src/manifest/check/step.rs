@@ -5,7 +5,7 @@ use crate::case::{
     Access, Action, BankExpect, BankSet, Expect, Expr, GuestStep, Irqchip, MachineSpec, SlotSpec, What,
 };
 use crate::manifest::check::exit;
-use crate::manifest::check::machine::{PAGE, in_ram, range};
+use crate::manifest::check::machine::{PAGE, VCPUS, in_ram, range};
 use crate::manifest::header::Draft;
 use crate::manifest::mistake::Notes;
 use crate::manifest::step::Written;
@@ -29,6 +29,7 @@ pub(super) fn check(written: &Written, draft: &Draft, notes: &mut Notes) {
     let machine = draft.sound.machine.then_some(&draft.case.machine);
     if let (Some(machine), Some(cpu)) = (machine, cpu(&written.step.what))
         && cpu >= machine.vcpus as usize
+        && VCPUS.contains(&machine.vcpus)
     {
         let has = if machine.vcpus == 1 { "only vCPU 0".to_owned() } else { format!("vCPUs 0 to {}", machine.vcpus.saturating_sub(1)) };
         notes
