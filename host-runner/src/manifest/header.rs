@@ -4,15 +4,25 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::mistake::Notes;
+use super::mistake::{Notes, Span};
 use super::step::{self, Written};
 use super::table::{Spans, Table, Value, read};
 use crate::case::{Basis, Budget, Case, MachineSpec, Requires};
 
 /// Keys of a `[[case]]`.
 pub(super) const CASE_KEYS: &[&str] = &[
-    "id", "summary", "basis", "reference", "detects", "payload", "scenario", "args", "requires", "machine",
-    "budget", "steps",
+    "id",
+    "summary",
+    "basis",
+    "reference",
+    "detects",
+    "payload",
+    "scenario",
+    "args",
+    "requires",
+    "machine",
+    "budget",
+    "steps",
 ];
 /// Keys of `[family]`.
 pub(super) const FAMILY_KEYS: &[&str] = &["name", "summary", "payload"];
@@ -25,6 +35,8 @@ pub(super) struct Family {
     /// The file's stem.
     pub(super) name: String,
     pub(super) payload: Option<String>,
+    /// Where that is written.
+    pub(super) payload_span: Span,
 }
 
 /// A case as written, valid or not.
@@ -48,7 +60,7 @@ pub(super) struct Sound {
 
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
-    let mut family = Family { name: stem.to_owned(), payload: None };
+    let mut family = Family { name: stem.to_owned(), ..Family::default() };
     let Some(value) = value else { return family };
     let spans = Spans::of(&value);
     let Some(mut table) = Table::new(value, "`family`", notes) else { return family };
@@ -60,9 +72,12 @@ pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Fam
     }
     let summary = table.read::<String>("summary", notes);
     if summary.is_some_and(|summary| summary.trim().is_empty()) {
-        notes.add(spans.value("summary"), "`summary` is empty").help("say what the family is about, or leave it out");
+        notes
+            .add(spans.value("summary"), "`summary` is empty")
+            .help("say what the family is about, or leave it out");
     }
     family.payload = table.read("payload", notes);
+    family.payload_span = spans.value("payload").clone();
     table.finish("`[family]`", FAMILY_KEYS, notes);
     family
 }
@@ -74,7 +89,8 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let id = table.require::<String>("id", &format!("id = \"{}.what-must-hold\"", family.name), notes);
     let summary = table.require("summary", "say in one sentence what must hold", notes);
     let basis = table.require("basis", "say who promises it: \"arch\", \"kvm-abi\" or \"impl\"", notes);
-    let reference = table.require("reference", "say where the promise is written: [\"SDM vol. 3, 6.15\"]", notes);
+    let reference =
+        table.require("reference", "say where the promise is written: [\"KVM API, KVM_EXIT_HLT\"]", notes);
     let detects = table.require("detects", "say what is wrong with a hypervisor on which this fails", notes);
     let payload = if table.has("payload") || family.payload.is_none() {
         table.require("payload", "name the payload here or in [family]", notes)
@@ -85,7 +101,8 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let args = table.read::<BTreeMap<String, u64>>("args", notes);
 
     let before = notes.count();
-    let machine = table.take("machine").map(|value| read(value, notes, |value| MachineSpec::deserialize(value)));
+    let machine =
+        table.take("machine").map(|value| read(value, notes, |value| MachineSpec::deserialize(value)));
     let machine_sound = notes.count() == before;
     let before = notes.count();
     let requires = requires(&mut table, notes);
@@ -98,7 +115,9 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let before = notes.count();
     let mut steps = table.list("steps", notes).unwrap_or_default();
     if steps.len() > MAX_STEPS {
-        notes.add(spans.key("steps"), format!("more than {MAX_STEPS} steps")).help("use `repeat` or several cases");
+        notes
+            .add(spans.key("steps"), format!("more than {MAX_STEPS} steps"))
+            .help("use `repeat` or several cases");
         steps.truncate(MAX_STEPS);
     }
     let steps = step::list(steps, 0, notes);

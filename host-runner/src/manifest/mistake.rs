@@ -110,7 +110,8 @@ impl Mistakes {
             out += &renderer.render(&[self.group(mistake)]);
             out += "\n\n";
         }
-        let files = if self.sources.len() > 1 { format!(" in {} files", self.sources.len()) } else { String::new() };
+        let files =
+            if self.sources.len() > 1 { format!(" in {} files", self.sources.len()) } else { String::new() };
         let (count, plural) = (self.len(), if self.len() == 1 { "" } else { "s" });
         out += &format!("{count} mistake{plural}{files}");
         if self.left_out > 0 {
@@ -151,10 +152,7 @@ fn snippet<'a>(
     let from = (span.start - start).min(shown.len());
     let to = span.end.saturating_sub(start).clamp(from, shown.len());
     let kind = if note.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
-    Snippet::source(shown)
-        .path(file)
-        .line_start(line as usize)
-        .annotation(kind.span(from..to).label(note))
+    Snippet::source(shown).path(file).line_start(line as usize).annotation(kind.span(from..to).label(note))
 }
 
 impl fmt::Display for Mistakes {
@@ -225,6 +223,11 @@ impl<'s> Notes<'s> {
         self.list.len() + self.left_out
     }
 
+    /// Whether further mistakes are only counted, so that nobody need look for good advice.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_KEPT
+    }
+
     /// Notes a mistake, once.
     pub(super) fn add(&mut self, span: &Span, message: impl Into<String>) -> &mut Mistake {
         let message = message.into();
@@ -232,7 +235,7 @@ impl<'s> Notes<'s> {
         if let Some(known) = self.list.iter().position(|one| one.span == span && one.message == message) {
             return &mut self.list[known];
         }
-        if self.list.len() >= MAX_KEPT {
+        if self.is_full() {
             self.left_out += 1;
             return &mut self.spare;
         }

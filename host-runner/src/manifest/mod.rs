@@ -63,7 +63,11 @@ pub trait Payloads {
 pub fn load_dir(dir: &Path, payloads: Option<&dyn Payloads>) -> Result<Vec<Case>, Mistakes> {
     let shown = dir.display().to_string();
     let unreadable = |error: std::io::Error| {
-        Mistakes::of_file(&shown, format!("cannot read this directory: {error}"), "name a directory of manifests")
+        Mistakes::of_file(
+            &shown,
+            format!("cannot read this directory: {error}"),
+            "name a directory of manifests",
+        )
     };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
@@ -74,8 +78,16 @@ pub fn load_dir(dir: &Path, payloads: Option<&dyn Payloads>) -> Result<Vec<Case>
     }
     paths.sort();
     if paths.is_empty() || paths.len() > MAX_FILES {
-        let found = if paths.is_empty() { "no manifest".to_owned() } else { format!("more than {MAX_FILES} manifests") };
-        return Err(Mistakes::of_file(&shown, format!("{found} in this directory"), "manifests are files called FAMILY.toml"));
+        let found = if paths.is_empty() {
+            "no manifest".to_owned()
+        } else {
+            format!("more than {MAX_FILES} manifests")
+        };
+        return Err(Mistakes::of_file(
+            &shown,
+            format!("{found} in this directory"),
+            "manifests are files called FAMILY.toml",
+        ));
     }
 
     let mut cases = Vec::new();
@@ -102,7 +114,10 @@ fn read_file(path: &Path) -> Result<String, String> {
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot read this file: {error}"))?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
         format!("line {} is not UTF-8", line + 1)
     })
 }
@@ -139,7 +154,9 @@ fn read_cases(mut root: Table, payloads: Option<&dyn Payloads>, notes: &mut Note
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     if !check::is_name(&stem) {
         let message = format!("`{stem}` cannot be the name of a family");
-        notes.add(&(0..0), message).help("call the file by lower-case letters, digits and dashes: port-io.toml");
+        notes
+            .add(&(0..0), message)
+            .help("call the file by lower-case letters, digits and dashes: port-io.toml");
     }
     let family = header::family(root.take("family"), &stem, notes);
     if !root.has("case") {
@@ -164,7 +181,7 @@ fn read_cases(mut root: Table, payloads: Option<&dyn Payloads>, notes: &mut Note
             }
             _ => drop(first.insert(draft.case.id.clone(), span)),
         }
-        check::case(&draft, &family.name, payloads, notes);
+        check::case(&draft, &family, payloads, notes);
         cases.push(draft.case);
     }
     cases

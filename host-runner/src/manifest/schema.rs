@@ -40,7 +40,8 @@ pub fn schema() -> Value {
     definitions.insert("Step".into(), json!({ "description": "One step of a case.", "anyOf": steps }));
     definitions.insert("Case".into(), case);
     let text = json!({ "type": "string", "minLength": 1 });
-    let family: Map<String, Value> = FAMILY_KEYS.iter().map(|key| ((*key).to_owned(), text.clone())).collect();
+    let family: Map<String, Value> =
+        FAMILY_KEYS.iter().map(|key| ((*key).to_owned(), text.clone())).collect();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "ExitSpec manifest",
@@ -61,14 +62,20 @@ fn case(generator: &mut SchemaGenerator) -> Value {
     let mut properties = BTreeMap::new();
     for key in CASE_KEYS {
         let value = match *key {
-            "id" => json!({ "type": "string", "pattern": "^[a-z][a-z0-9-]*\\.[a-z][a-z0-9-]*$", "description": "family.what-must-hold: a stable identifier." }),
+            "id" => {
+                json!({ "type": "string", "pattern": "^[a-z][a-z0-9-]*\\.[a-z][a-z0-9-]*$", "description": "family.what-must-hold: a stable identifier." })
+            }
             "summary" => text("One sentence: the behaviour."),
             "basis" => generator.subschema_for::<Basis>().to_value(),
-            "reference" => json!({ "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 }, "description": "Where the promise is written: SDM or APM section, KVM API section, commit." }),
+            "reference" => {
+                json!({ "type": "array", "minItems": 1, "items": { "type": "string", "minLength": 1 }, "description": "Where the promise is written: SDM or APM section, KVM API section, commit." })
+            }
             "detects" => text("What is wrong with a hypervisor on which this fails."),
             "payload" => text("A binary of guest-payloads; default: the family's."),
             "scenario" => text("What runs in the payload; with a real- or protected-mode start, a label."),
-            "args" => json!({ "type": "object", "maxProperties": exitspec_protocol::MAX_ARGS, "additionalProperties": { "type": "integer", "minimum": 0 }, "description": "Numbers for the scenario." }),
+            "args" => {
+                json!({ "type": "object", "maxProperties": exitspec_protocol::MAX_ARGS, "additionalProperties": { "type": "integer", "minimum": 0 }, "description": "Numbers for the scenario." })
+            }
             "requires" => generator.subschema_for::<Requires>().to_value(),
             "machine" => generator.subschema_for::<MachineSpec>().to_value(),
             "budget" => generator.subschema_for::<Budget>().to_value(),
@@ -113,7 +120,8 @@ fn exits(generator: &mut SchemaGenerator) -> Vec<Value> {
     let expect = generator.subschema_for::<Expect>().to_value();
     let expr = generator.subschema_for::<Expr>().to_value();
     let data = generator.subschema_for::<DataExpect>().to_value();
-    let size = json!({ "type": "integer", "minimum": 1, "maximum": 8, "description": "Bytes of the number." });
+    let size =
+        json!({ "type": "integer", "minimum": 1, "maximum": 8, "description": "Bytes of the number." });
     let memory = json!({ "type": "array", "description": "Guest memory at the exit.", "items": {
         "type": "object", "properties": { "at": expr, "size": size, "is": data.clone() },
         "required": ["at", "is"], "additionalProperties": false,
@@ -127,7 +135,10 @@ fn exits(generator: &mut SchemaGenerator) -> Vec<Value> {
                 cpu(),
                 ("memory", memory.clone()),
                 ("times", count(MAX_TIMES, "How often in a row.")),
-                ("threads", count(MAX_THREADS, "How many threads call KVM_RUN at once; each must see this exit.")),
+                (
+                    "threads",
+                    count(MAX_THREADS, "How many threads call KVM_RUN at once; each must see this exit."),
+                ),
             ];
             if matches!(name, "io" | "mmio" | "rdmsr") {
                 more.push(("reply", data.clone()));
@@ -194,7 +205,8 @@ fn insert_name(properties: &mut Value, name: &str, value: &Value) {
         None => properties[name] = value.clone(),
         Some((group, field)) => {
             if properties.get(group).is_none() {
-                properties[group] = json!({ "type": "object", "properties": {}, "additionalProperties": false });
+                properties[group] =
+                    json!({ "type": "object", "properties": {}, "additionalProperties": false });
             }
             insert_name(&mut properties[group]["properties"], field, value);
         }

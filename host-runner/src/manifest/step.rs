@@ -10,7 +10,7 @@ use super::table::{Spans, Table, Value, read, unknown_key};
 use super::wording::{nearest, suggestion};
 use crate::bank::Bank;
 use crate::case::{
-    Action, BankExpect, BankSet, DataExpect, Expect, ExitStep, Expr, GuestStep, MemoryExpect, On, Step, What,
+    Action, BankExpect, BankSet, DataExpect, ExitStep, Expect, Expr, GuestStep, MemoryExpect, On, Step, What,
 };
 use crate::exit::{ExitPattern, KINDS};
 
@@ -69,10 +69,17 @@ fn kind(table: &Table, notes: &mut Notes) -> Option<&'static str> {
         [kind] => Some(kind),
         [] => {
             let keys = table.keys();
-            let near = keys.iter().find_map(|(key, span)| Some((nearest(key, STEP_KINDS.iter().copied())?, key, span)));
+            let near = keys
+                .iter()
+                .take(16)
+                .find_map(|(key, span)| Some((nearest(key, STEP_KINDS.iter().copied())?, key, span)));
             match near {
-                Some((near, key, span)) => notes.add(span, format!("unknown kind of step `{key}`")).help(format!("did you mean `{near}`? A step has one of {kinds}")),
-                None => notes.add(&table.span, "this step does not say what it does").help(format!("give it one of {kinds}")),
+                Some((near, key, span)) => notes
+                    .add(span, format!("unknown kind of step `{key}`"))
+                    .help(format!("did you mean `{near}`? A step has one of {kinds}")),
+                None => notes
+                    .add(&table.span, "this step does not say what it does")
+                    .help(format!("give it one of {kinds}")),
             };
             None
         }
@@ -127,7 +134,16 @@ fn exit(mut table: Table, notes: &mut Notes) -> Option<ExitStep> {
     let pattern = read(table.rest(), notes, |value| {
         ExitPattern::deserialize(kind, value).unwrap_or_else(|| Err(serde::de::Error::custom("no such exit")))
     })?;
-    (notes.count() == before).then_some(ExitStep { pattern, cpu, regs, memory, reply, refuse, times, threads })
+    (notes.count() == before).then_some(ExitStep {
+        pattern,
+        cpu,
+        regs,
+        memory,
+        reply,
+        refuse,
+        times,
+        threads,
+    })
 }
 
 /// The word that `key` holds, one of `known`.
@@ -191,13 +207,18 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
     let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
     numbers(bank, &["errno"], table, notes, &mut |name, value, notes| {
         if value.get_ref().as_str() == Some("unchanged") {
-            notes.add(&value.span(), "`unchanged` is nothing that can be set").help(format!("leave `{name}` out: `set` writes back what it does not name"));
+            notes
+                .add(&value.span(), "`unchanged` is nothing that can be set")
+                .help(format!("leave `{name}` out: `set` writes back what it does not name"));
             return;
         }
         values.extend(read(value, notes, |value| Expr::deserialize(value)).map(|value| (name, value)));
     });
     if values.is_empty() && errno.is_none() && notes.count() == before {
-        notes.add(&span, "this `set` sets nothing").help(format!("name numbers of the bank, or write keep = \"{}\" to write it back as it is", bank.name()));
+        notes.add(&span, "this `set` sets nothing").help(format!(
+            "name numbers of the bank, or write keep = \"{}\" to write it back as it is",
+            bank.name()
+        ));
     }
     Some(What::Set(BankSet { cpu, bank, values, errno }))
 }
@@ -232,23 +253,29 @@ fn numbers<'t>(
 ) {
     let mut left = vec![(String::new(), table.rest())];
     let mut found = Vec::new();
+    let names = bank.names();
     while let Some((prefix, value)) = left.pop() {
         let DeValue::Table(entries) = value.into_inner() else { continue };
         for (key, value) in entries {
             let (span, key) = (key.span(), key.into_inner());
             let name = format!("{prefix}{key}");
-            let is_group = bank.names().iter().any(|known| known.starts_with(&format!("{name}.")));
+            let is_part = |known: &&&str| known.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.'));
+            let is_group = names.iter().any(|known| is_part(&known));
             if is_group && value.get_ref().is_table() {
                 left.push((format!("{name}."), value));
             } else if bank.has(&name) && !key.contains('.') {
                 found.push((span.start, name, value));
             } else if is_group {
-                let fields: Vec<_> = bank.names().into_iter().filter(|known| known.starts_with(&format!("{name}."))).collect();
-                notes.add(&span, format!("`{name}` has parts; name one of them")).help(suggestion("", &fields));
+                let fields: Vec<_> = names.iter().filter(is_part).copied().collect();
+                notes
+                    .add(&span, format!("`{name}` has parts; name one of them"))
+                    .help(suggestion("", &fields));
             } else if bank.has(&name) {
-                notes.add(&span, format!("`{name}` is written with quotes")).help(format!("write {name} = ... without them"));
+                notes
+                    .add(&span, format!("`{name}` is written with quotes"))
+                    .help(format!("write {name} = ... without them"));
             } else {
-                let mut allowed = bank.names();
+                let mut allowed = names.clone();
                 if prefix.is_empty() {
                     allowed.extend(["cpu", "on", "why"].iter().chain(more));
                 }
@@ -266,7 +293,9 @@ fn repeat(mut table: Table, depth: usize, inner: &mut Vec<Written>, notes: &mut 
     let times = table.read::<u32>("repeat", notes);
     let span: Span = table.span.clone();
     if depth >= MAX_NESTING {
-        notes.add(&span, format!("`repeat` is nested more than {MAX_NESTING} deep")).help("write the innermost steps out");
+        notes
+            .add(&span, format!("`repeat` is nested more than {MAX_NESTING} deep"))
+            .help("write the innermost steps out");
         return None;
     }
     if !table.has("steps") {

@@ -157,7 +157,7 @@ impl<'t> Table<'t> {
 
 /// Notes a key that `what` does not have.
 pub(super) fn unknown_key(key: &str, span: &Span, what: &str, allowed: &[&str], notes: &mut Notes) {
-    let help = suggestion(key, allowed);
+    let help = if notes.is_full() { String::new() } else { suggestion(key, allowed) };
     notes.add(span, format!("unknown key `{key}` in {what}")).help(help);
 }
 
@@ -244,7 +244,9 @@ fn holds(value: &Value, span: &Span, gone: &Span) -> bool {
         return true;
     }
     match value.get_ref() {
-        DeValue::Table(table) => table.iter().any(|(_, value)| value.span() == *span && covers(&extent(value), gone)),
+        DeValue::Table(table) => {
+            table.iter().any(|(_, value)| value.span() == *span && covers(&extent(value), gone))
+        }
         _ => false,
     }
 }
@@ -253,7 +255,8 @@ fn holds(value: &Value, span: &Span, gone: &Span) -> bool {
 fn remove<'t>(value: &mut Value<'t>, span: &Span) -> bool {
     match value.get_mut() {
         DeValue::Table(table) => {
-            let found = table.iter().find(|(key, value)| covers(&key.span(), span) || covers(&extent(value), span));
+            let found =
+                table.iter().find(|(key, value)| covers(&key.span(), span) || covers(&extent(value), span));
             let Some(key) = found.map(|(key, _)| key.clone()) else { return false };
             let deeper = table.get_mut(key.get_ref().as_ref()).is_some_and(|value| {
                 value.span() != *span && !covers(&key.span(), span) && remove(value, span)

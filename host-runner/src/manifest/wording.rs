@@ -41,7 +41,9 @@ pub(super) fn reword(message: &str) -> (String, Option<String>) {
         }
     }
     for prefix in ["invalid type: ", "invalid value: "] {
-        if let Some((found, expected)) = message.strip_prefix(prefix).and_then(|rest| rest.split_once(", expected ")) {
+        if let Some((found, expected)) =
+            message.strip_prefix(prefix).and_then(|rest| rest.split_once(", expected "))
+        {
             let found: String = found.chars().take(80).collect();
             let found = found
                 .replace("integer `", "the number `")

@@ -1,7 +1,7 @@
 //! Whether an exit can be as a step says, and whether what the host gives back fits it.
 
 use super::step::{MAX_TIMES, times_in_bounds};
-use crate::case::{DataExpect, Expect, ExitStep, Expr, Irqchip, MachineSpec};
+use crate::case::{DataExpect, ExitStep, Expect, Expr, Irqchip, MachineSpec};
 use crate::exit::{Direction, ExitPattern};
 use crate::manifest::mistake::Notes;
 use crate::manifest::table::Spans;
@@ -56,10 +56,14 @@ fn sizes(pattern: &ExitPattern, spans: &Spans, notes: &mut Notes) {
                 notes.add(spans.value("size"), format!("no port access has {size} bytes")).help("1, 2 or 4");
             }
             if let Some(port) = number(io.port.as_ref()).filter(|port| *port > 0xffff) {
-                notes.add(spans.value("port"), format!("there is no port {port:#x}")).help("ports are 0 to 0xffff");
+                notes
+                    .add(spans.value("port"), format!("there is no port {port:#x}"))
+                    .help("ports are 0 to 0xffff");
             }
             if number(io.count.as_ref()) == Some(0) {
-                notes.add(spans.value("count"), "no port access has 0 items").help("1, or more for string instructions");
+                notes
+                    .add(spans.value("count"), "no port access has 0 items")
+                    .help("1, or more for string instructions");
             }
         }
         ExitPattern::Mmio(mmio) => {
@@ -99,7 +103,9 @@ fn data(pattern: &ExitPattern, spans: &Spans, notes: &mut Notes) {
     } else if let Some(size) = size.filter(|_| count != 0)
         && stated.bytes(size, count).is_none()
     {
-        notes.add(spans.value("data"), format!("this can never be the data of {}", bytes(size, count))).help("make it fit `size`");
+        notes
+            .add(spans.value("data"), format!("this can never be the data of {}", bytes(size, count)))
+            .help("make it fit `size`");
     }
 }
 
@@ -119,7 +125,9 @@ fn owes(pattern: &ExitPattern) -> Owes {
             None => Owes::Unsaid("direction = \"in\""),
         },
         ExitPattern::Mmio(mmio) => match mmio.write {
-            Some(false) => Owes::Data(number(mmio.size.as_ref()).and_then(|size| usize::try_from(size).ok()), 1),
+            Some(false) => {
+                Owes::Data(number(mmio.size.as_ref()).and_then(|size| usize::try_from(size).ok()), 1)
+            }
             Some(true) => Owes::Nothing,
             None => Owes::Unsaid("write = false"),
         },
@@ -153,7 +161,10 @@ fn reply(step: &ExitStep, spans: &Spans, notes: &mut Notes) {
         }
         Owes::Data(Some(size), count) if count != 0 && size <= 8 && reply.bytes(size, count).is_none() => {
             notes
-                .add(spans.value("reply"), format!("the guest is owed {}, and this does not fit", bytes(size, count)))
+                .add(
+                    spans.value("reply"),
+                    format!("the guest is owed {}, and this does not fit", bytes(size, count)),
+                )
                 .help("make `reply` fit the access");
         }
         Owes::Data(..) => {}
@@ -175,10 +186,14 @@ pub(super) fn memory_fits(
             notes.add(spans.value(size_path), format!("no number has {size} bytes")).help("1 to 8");
         }
         DataExpect::Number(_) if data.bytes(usize::from(size), 1).is_none() => {
-            notes.add(spans.value(data_path), format!("{data} does not fit {}", bytes(usize::from(size), 1))).help("make `size` larger");
+            notes
+                .add(spans.value(data_path), format!("{data} does not fit {}", bytes(usize::from(size), 1)))
+                .help("make `size` larger");
         }
         DataExpect::Bytes(_) if size != 1 => {
-            notes.add(spans.value(size_path), "a text or a list of bytes has its own size").help("leave `size` out");
+            notes
+                .add(spans.value(size_path), "a text or a list of bytes has its own size")
+                .help("leave `size` out");
         }
         _ => {}
     }
@@ -187,15 +202,17 @@ pub(super) fn memory_fits(
 fn irqchip(pattern: &ExitPattern, machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
     let kernel = machine.irqchip != Irqchip::None;
     let never = match pattern {
-        ExitPattern::Hlt(_) if kernel => {
-            ("with a local APIC in the kernel HLT never exits: KVM waits for the interrupt itself", "leave machine.irqchip out")
-        }
+        ExitPattern::Hlt(_) if kernel => (
+            "with a local APIC in the kernel HLT never exits: KVM waits for the interrupt itself",
+            "leave machine.irqchip out",
+        ),
         ExitPattern::SetTpr(_) if kernel => {
             ("with a local APIC in the kernel no write to CR8 exits", "leave machine.irqchip out")
         }
-        ExitPattern::IoapicEoi(_) if machine.irqchip != Irqchip::Split => {
-            ("only a split irqchip exits for an IOAPIC's EOI", "give the case machine = { irqchip = \"split\" }")
-        }
+        ExitPattern::IoapicEoi(_) if machine.irqchip != Irqchip::Split => (
+            "only a split irqchip exits for an IOAPIC's EOI",
+            "give the case machine = { irqchip = \"split\" }",
+        ),
         _ => return,
     };
     notes.add(spans.value("exit"), never.0).help(never.1);

@@ -84,7 +84,10 @@ fn plays(written: &Written, hosts: &[Host], notes: &mut Notes) {
     let left: Vec<Host> = hosts.iter().copied().filter(|host| includes(written.step.on, *host)).collect();
     if left.is_empty() {
         notes
-            .add(written.spans.value("on"), "this step never plays: `requires` or an outer `on` leaves no such host")
+            .add(
+                written.spans.value("on"),
+                "this step never plays: `requires` or an outer `on` leaves no such host",
+            )
             .help("remove the step, or widen `requires`");
         return;
     }
@@ -102,7 +105,10 @@ fn repetitions(steps: &[Written], outer: u64, notes: &mut Notes) {
         let total = outer.saturating_mul(u64::from(times));
         if (2..=u64::from(MAX_TIMES)).contains(&outer) && times <= MAX_TIMES && total > u64::from(MAX_TIMES) {
             notes
-                .add(written.spans.value(key), format!("with the repetitions around it this plays {total} times"))
+                .add(
+                    written.spans.value(key),
+                    format!("with the repetitions around it this plays {total} times"),
+                )
                 .help(format!("at most {MAX_TIMES} in all"));
         }
         repetitions(&written.inner, total, notes);
@@ -114,9 +120,15 @@ fn walk(steps: &[Written], host: Host, state: &mut State, notes: &mut Notes) {
         match &written.step.what {
             What::Exit(exit) => {
                 guest_runs(exit.cpu, written, state, notes);
-                if matches!(exit.pattern, ExitPattern::Intr(_)) && !state.kicked && !state.interrupted.contains(&exit.cpu) {
+                if matches!(exit.pattern, ExitPattern::Intr(_))
+                    && !state.kicked
+                    && !state.interrupted.contains(&exit.cpu)
+                {
                     notes
-                        .add(written.spans.value("exit"), format!("nothing before makes KVM_RUN of vCPU {} return EINTR", exit.cpu))
+                        .add(
+                            written.spans.value("exit"),
+                            format!("nothing before makes KVM_RUN of vCPU {} return EINTR", exit.cpu),
+                        )
                         .help("put { do = \"signal\" } or { do = \"immediate-exit\" } before it");
                 }
                 let last = match exit.pattern {
@@ -152,7 +164,9 @@ fn guest_runs(cpu: usize, written: &Written, state: &mut State, notes: &mut Note
     match stop {
         Stop::Done => {
             let message = format!("vCPU {cpu} runs after guest = \"done\", which ends its scenario");
-            notes.add(&written.spans.whole, message).help("make \"done\" the vCPU's last step, or do = \"restart\" before this");
+            notes
+                .add(&written.spans.whole, message)
+                .help("make \"done\" the vCPU's last step, or do = \"restart\" before this");
         }
         Stop::Exit(exit) => {
             let message = format!("vCPU {cpu} runs on after exit `{exit}`, as if nothing had happened");
@@ -185,7 +199,9 @@ fn act(action: &Action, written: &Written, state: &mut State, notes: &mut Notes)
         }
         Action::Quiet => {
             if !state.disturbed {
-                notes.add(written.spans.value("do"), "there is nothing to quiet").help("`quiet` ends a `disturb` before it");
+                notes
+                    .add(written.spans.value("do"), "there is nothing to quiet")
+                    .help("`quiet` ends a `disturb` before it");
             }
             state.disturbed = false;
         }

@@ -26,7 +26,10 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes) {
         let machine = &case.machine;
         if !MEMORY_KIB.contains(&machine.memory_kib) || !machine.memory_kib.is_multiple_of(4) {
             notes
-                .add(spans.value("machine.memory-kib"), format!("{} KiB of RAM cannot be had", machine.memory_kib))
+                .add(
+                    spans.value("machine.memory-kib"),
+                    format!("{} KiB of RAM cannot be had", machine.memory_kib),
+                )
                 .help("4096 to 65536, a multiple of 4");
         }
         if !VCPUS.contains(&machine.vcpus) {
@@ -49,7 +52,10 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes) {
     }
     for name in case.requires.params.keys().filter(|name| !name.contains('.')) {
         notes
-            .add(spans.key(&format!("requires.params.{name}")), format!("`{name}` does not say whose parameter it is"))
+            .add(
+                spans.key(&format!("requires.params.{name}")),
+                format!("`{name}` does not say whose parameter it is"),
+            )
             .help(format!("write module and parameter: \"kvm.{name}\""));
     }
     if case.requires.cpus == Some(0) {
@@ -75,7 +81,9 @@ fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
     for (index, slot) in machine.slots.iter().enumerate() {
         let path = |key: &str| format!("machine.slots[{index}].{key}");
         if slot.name.is_empty() {
-            notes.add(spans.value(&path("name")), "a memslot needs a name").help("steps speak of it by its name");
+            notes
+                .add(spans.value(&path("name")), "a memslot needs a name")
+                .help("steps speak of it by its name");
         }
         if !SLOT_PAGES.contains(&slot.pages) {
             notes
@@ -99,7 +107,10 @@ fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
         if in_ram(machine, &mine) {
             let end = u64::from(machine.memory_kib) * 1024;
             notes
-                .add(spans.value(&path("gpa")), format!("memslot `{}` overlaps RAM, which ends at {end:#x}", slot.name))
+                .add(
+                    spans.value(&path("gpa")),
+                    format!("memslot `{}` overlaps RAM, which ends at {end:#x}", slot.name),
+                )
                 .help(format!("put it at {end:#x} or above"));
         }
         for (before, other) in machine.slots.iter().enumerate().take(index) {
@@ -113,7 +124,10 @@ fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
             let together = slot.present && other.present;
             if together && range(other.gpa, other).is_some_and(|theirs| overlap(&mine, &theirs)) {
                 notes
-                    .add(spans.value(&path("gpa")), format!("memslot `{}` overlaps memslot `{}`", slot.name, other.name))
+                    .add(
+                        spans.value(&path("gpa")),
+                        format!("memslot `{}` overlaps memslot `{}`", slot.name, other.name),
+                    )
                     .help("KVM refuses that with EEXIST; move one, or let one start with present = false")
                     .also(spans.value(&format!("machine.slots[{before}].gpa")), "the other one");
             }
@@ -128,7 +142,10 @@ fn zones(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
         if zone.size == 0 || end.is_none_or(|end| end > limit) {
             let what = if zone.pio { "ports 0 to 0xffff" } else { "52-bit guest-physical addresses" };
             notes
-                .add(spans.value(&format!("machine.coalesced[{index}]")), "no access falls into this zone, or it ends nowhere")
+                .add(
+                    spans.value(&format!("machine.coalesced[{index}]")),
+                    "no access falls into this zone, or it ends nowhere",
+                )
                 .help(format!("a zone has a size, and lies in {what}"));
         }
     }

@@ -14,17 +14,17 @@ pub(super) use step::MAX_TIMES;
 
 use exitspec_protocol::{MAX_ARGS, Name};
 
-use super::header::Draft;
+use super::header::{Draft, Family};
 use super::mistake::Notes;
 use super::wording::nearest;
 use super::{PayloadInfo, Payloads};
 use crate::case::Start;
 
 /// Judges a case.
-pub(super) fn case(draft: &Draft, family: &str, payloads: Option<&dyn Payloads>, notes: &mut Notes) {
-    identity(draft, family, notes);
+pub(super) fn case(draft: &Draft, family: &Family, payloads: Option<&dyn Payloads>, notes: &mut Notes) {
+    identity(draft, &family.name, notes);
     arguments(draft, notes);
-    let payload = payloads.and_then(|payloads| payload(draft, payloads, notes));
+    let payload = payloads.and_then(|payloads| payload(draft, family, payloads, notes));
     if let Some(payload) = payload.filter(|_| draft.sound.machine) {
         scenario(draft, payload, notes);
     }
@@ -92,33 +92,48 @@ fn arguments(draft: &Draft, notes: &mut Notes) {
     let args = &draft.case.args;
     if args.len() > MAX_ARGS {
         notes
-            .add(draft.spans.key("args"), format!("{} arguments; a scenario takes at most {MAX_ARGS}", args.len()))
+            .add(
+                draft.spans.key("args"),
+                format!("{} arguments; a scenario takes at most {MAX_ARGS}", args.len()),
+            )
             .help("leave some out, or make a scenario of its own");
     }
     for name in args.keys().filter(|name| Name::new(name).is_none()) {
         notes
-            .add(draft.spans.key(&format!("args.{name}")), format!("an argument's name has 1 to {} bytes", Name::MAX))
+            .add(
+                draft.spans.key(&format!("args.{name}")),
+                format!("an argument's name has 1 to {} bytes", Name::MAX),
+            )
             .help("shorten it");
     }
 }
 
-fn payload<'p>(draft: &Draft, payloads: &'p dyn Payloads, notes: &mut Notes) -> Option<&'p dyn PayloadInfo> {
+fn payload<'p>(
+    draft: &Draft,
+    family: &Family,
+    payloads: &'p dyn Payloads,
+    notes: &mut Notes,
+) -> Option<&'p dyn PayloadInfo> {
     let name = &draft.case.payload;
     if name.is_empty() {
         if draft.spans.has("payload") {
-            notes.add(draft.spans.value("payload"), "`payload` is empty").help("name a binary of guest-payloads");
+            notes
+                .add(draft.spans.value("payload"), "`payload` is empty")
+                .help("name a binary of guest-payloads");
         }
         return None;
     }
     match payloads.payload(name) {
         Ok(payload) => Some(payload),
         Err(reason) => {
-            let span = if draft.spans.has("payload") { draft.spans.value("payload") } else { &draft.spans.whole };
+            let span =
+                if draft.spans.has("payload") { draft.spans.value("payload") } else { &family.payload_span };
             let names = payloads.names();
             let mistake = notes.add(span, reason);
             mistake.help(match nearest(name, names.iter().map(String::as_str)) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => "payloads are the binaries of guest-payloads; build them with `cargo xtask build`".to_owned(),
+                None => "payloads are the binaries of guest-payloads; build them with `cargo xtask build`"
+                    .to_owned(),
             });
             None
         }

@@ -27,7 +27,9 @@ fn expressions(what: &What) -> Vec<(String, &Expr)> {
             let memory = exit.memory.iter().enumerate();
             numbers.chain(memory.map(|(index, entry)| (format!("memory[{index}].at"), &entry.at))).collect()
         }
-        What::Guest(GuestStep::Value { is, .. }) => is.expr().map(|expr| ("is".to_owned(), expr)).into_iter().collect(),
+        What::Guest(GuestStep::Value { is, .. }) => {
+            is.expr().map(|expr| ("is".to_owned(), expr)).into_iter().collect()
+        }
         What::Set(set) => set.values.iter().map(|(name, expr)| (name.clone(), expr)).collect(),
         What::Check(check) => {
             check.values.iter().filter_map(|(name, expect)| Some((name.clone(), expect.expr()?))).collect()
@@ -43,6 +45,9 @@ fn expressions(what: &What) -> Vec<(String, &Expr)> {
 
 /// Judges one label: it must be there, once, and for `after` the instruction at it must be known.
 pub(super) fn label(name: &str, after: bool, span: &Span, payload: &dyn PayloadInfo, notes: &mut Notes) {
+    if notes.is_full() {
+        return;
+    }
     let found = payload.at(name).is_some();
     if found && (!after || payload.after(name).is_some()) {
         return;

@@ -19,8 +19,23 @@ const BREAKPOINTS: usize = 4;
 
 /// The errnos with which KVM refuses a `KVM_SET_*`; what `errno` may name.
 pub const ERRNOS: &[&str] = &[
-    "E2BIG", "EAGAIN", "EBUSY", "EEXIST", "EFAULT", "EINTR", "EINVAL", "EIO", "ENODEV", "ENOENT", "ENOMEM",
-    "ENOSPC", "ENOSYS", "ENOTTY", "ENXIO", "EOPNOTSUPP", "EPERM",
+    "E2BIG",
+    "EAGAIN",
+    "EBUSY",
+    "EEXIST",
+    "EFAULT",
+    "EINTR",
+    "EINVAL",
+    "EIO",
+    "ENODEV",
+    "ENOENT",
+    "ENOMEM",
+    "ENOSPC",
+    "ENOSYS",
+    "ENOTTY",
+    "ENXIO",
+    "EOPNOTSUPP",
+    "EPERM",
 ];
 
 /// Judges a step and those inside it.
@@ -31,19 +46,27 @@ pub(super) fn check(written: &Written, draft: &Draft, notes: &mut Notes) {
         && cpu >= machine.vcpus as usize
         && VCPUS.contains(&machine.vcpus)
     {
-        let has = if machine.vcpus == 1 { "only vCPU 0".to_owned() } else { format!("vCPUs 0 to {}", machine.vcpus.saturating_sub(1)) };
-        notes
-            .add(spans.value("cpu"), format!("there is no vCPU {cpu}: the machine has {has}"))
-            .help(format!("give the case machine = {{ vcpus = {} }}, or name another vCPU", cpu.saturating_add(1)));
+        let has = if machine.vcpus == 1 {
+            "only vCPU 0".to_owned()
+        } else {
+            format!("vCPUs 0 to {}", machine.vcpus.saturating_sub(1))
+        };
+        notes.add(spans.value("cpu"), format!("there is no vCPU {cpu}: the machine has {has}")).help(
+            format!("give the case machine = {{ vcpus = {} }}, or name another vCPU", cpu.saturating_add(1)),
+        );
     }
     match &written.step.what {
         What::Exit(step) => exit::check(step, spans, machine, notes),
         What::Guest(GuestStep::Value { name, is, .. }) => {
             if name.is_empty() || name.len() > exitspec_protocol::MAX_TEXT {
-                notes.add(spans.value("guest"), "no guest reports a value of such a name").help(format!("1 to {} bytes", exitspec_protocol::MAX_TEXT));
+                notes
+                    .add(spans.value("guest"), "no guest reports a value of such a name")
+                    .help(format!("1 to {} bytes", exitspec_protocol::MAX_TEXT));
             }
             if *is == Expect::Unchanged {
-                notes.add(spans.value("is"), "a reported value has nothing that it could be unchanged from").help("state the number");
+                notes
+                    .add(spans.value("is"), "a reported value has nothing that it could be unchanged from")
+                    .help("state the number");
             }
         }
         What::Guest(GuestStep::Done(_)) => {}
@@ -87,9 +110,13 @@ pub(super) fn cpu(what: &What) -> Option<usize> {
 /// Judges `times`, `threads`, `repeat`.
 pub(super) fn times_in_bounds(key: &str, times: u64, most: u32, spans: &Spans, notes: &mut Notes) {
     if times == 0 {
-        notes.add(spans.value(key), format!("`{key} = 0` never plays")).help("remove the step, or say 1 or more");
+        notes
+            .add(spans.value(key), format!("`{key} = 0` never plays"))
+            .help("remove the step, or say 1 or more");
     } else if times > u64::from(most) {
-        notes.add(spans.value(key), format!("{times} is more than {most}")).help(format!("`{key}` is 1 to {most}"));
+        notes
+            .add(spans.value(key), format!("{times} is more than {most}"))
+            .help(format!("`{key}` is 1 to {most}"));
     }
 }
 
@@ -114,7 +141,9 @@ fn numbers_to_set(set: &BankSet, spans: &Spans, notes: &mut Notes) {
         }
     }
     if let Some(errno) = set.errno.as_ref().filter(|errno| !ERRNOS.contains(&errno.as_str())) {
-        notes.add(spans.value("errno"), format!("KVM refuses nothing with `{errno}`")).help(suggestion(errno, ERRNOS));
+        notes
+            .add(spans.value("errno"), format!("KVM refuses nothing with `{errno}`"))
+            .help(suggestion(errno, ERRNOS));
     }
 }
 
@@ -137,7 +166,9 @@ fn fits(bank: Bank, name: &str, number: u64, spans: &Spans, notes: &mut Notes) {
         Bank::Run => BankState::Run(RunFields::default()),
         Bank::Lapic => {
             if number > u64::from(u32::MAX) {
-                notes.add(spans.value(name), format!("{number:#x} does not fit `{name}`, which has 32 bits")).help("local APIC registers are 32 bits wide");
+                notes
+                    .add(spans.value(name), format!("{number:#x} does not fit `{name}`, which has 32 bits"))
+                    .help("local APIC registers are 32 bits wide");
             }
             return;
         }
@@ -156,30 +187,46 @@ fn action(action: &Action, machine: Option<&MachineSpec>, spans: &Spans, notes: 
         Action::GuestDebug { breakpoints, .. } => {
             if breakpoints.len() > BREAKPOINTS {
                 notes
-                    .add(spans.value("breakpoints"), format!("{} breakpoints; a vCPU has four", breakpoints.len()))
+                    .add(
+                        spans.value("breakpoints"),
+                        format!("{} breakpoints; a vCPU has four", breakpoints.len()),
+                    )
                     .help("DR0 to DR3 hold one each");
             }
             for (index, point) in breakpoints.iter().enumerate() {
                 let path = |key: &str| format!("breakpoints[{index}].{key}");
                 let size = if point.on == Access::Execute { &[1][..] } else { &[1, 2, 4, 8] };
                 if !size.contains(&point.size) {
-                    let help = if point.on == Access::Execute { "execution is watched with size 1" } else { "1, 2, 4 or 8 bytes" };
-                    notes.add(spans.value(&path("size")), format!("no breakpoint of this kind watches {} bytes", point.size)).help(help);
+                    let help = if point.on == Access::Execute {
+                        "execution is watched with size 1"
+                    } else {
+                        "1, 2, 4 or 8 bytes"
+                    };
+                    notes
+                        .add(
+                            spans.value(&path("size")),
+                            format!("no breakpoint of this kind watches {} bytes", point.size),
+                        )
+                        .help(help);
                 } else if let Expr::Number(at) = point.at
                     && !at.is_multiple_of(u64::from(point.size))
                 {
                     notes
                         .add(spans.value(&path("at")), format!("{at:#x} is not aligned to {} bytes", point.size))
-                        .help("the CPU ignores the low bits of a breakpoint's address (SDM vol. 3, 18.2.5)");
+                        .help("the CPU ignores the low bits of a breakpoint's address (SDM vol. 3, \"Breakpoint Field Recognition\")");
                 }
             }
         }
-        Action::WriteMemory { size, data, .. } => exit::memory_fits("size", "data", *size, data, spans, notes),
+        Action::WriteMemory { size, data, .. } => {
+            exit::memory_fits("size", "data", *size, data, spans, notes)
+        }
         Action::CoalescedRing { size, .. } if !matches!(size, 1 | 2 | 4 | 8) => {
             notes.add(spans.value("size"), format!("no access has {size} bytes")).help("1, 2, 4 or 8");
         }
         Action::Disturb { with } if with.is_empty() => {
-            notes.add(spans.value("with"), "this disturbs nothing").help("\"migrate\", \"pages\", \"kick\" or \"slots\"");
+            notes
+                .add(spans.value("with"), "this disturbs nothing")
+                .help("\"migrate\", \"pages\", \"kick\" or \"slots\"");
         }
         _ => {}
     }
@@ -215,7 +262,9 @@ fn slots(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut Note
         let known = machine.slots.iter().map(|slot| slot.name.as_str());
         let help = match nearest(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("declare it: machine = {{ slots = [{{ name = \"{name}\", gpa = ..., pages = ... }}] }}"),
+            None => format!(
+                "declare it: machine = {{ slots = [{{ name = \"{name}\", gpa = ..., pages = ... }}] }}"
+            ),
         };
         notes.add(spans.value("slot"), format!("the machine has no memslot `{name}`")).help(help);
         return;
@@ -247,12 +296,18 @@ fn dirty(pages: &[u32], slot: &SlotSpec, spans: &Spans, notes: &mut Notes) {
     }
     if slot.read_only && !pages.is_empty() {
         notes
-            .add(spans.value("pages"), format!("memslot `{}` is read-only: the guest never dirties it", slot.name))
+            .add(
+                spans.value("pages"),
+                format!("memslot `{}` is read-only: the guest never dirties it", slot.name),
+            )
             .help("expect no pages: pages = []");
     }
     for (index, page) in pages.iter().enumerate().filter(|(_, page)| **page >= slot.pages) {
         notes
-            .add(spans.value(&format!("pages[{index}]")), format!("memslot `{}` has no page {page}", slot.name))
+            .add(
+                spans.value(&format!("pages[{index}]")),
+                format!("memslot `{}` has no page {page}", slot.name),
+            )
             .help(format!("its pages are 0 to {}", slot.pages.saturating_sub(1)));
     }
 }

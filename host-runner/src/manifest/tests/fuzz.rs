@@ -59,7 +59,11 @@ proptest! {
 
 #[test]
 fn nesting_without_end_is_refused() {
-    for text in ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), format!("a = {}", "{a=".repeat(100_000))] {
+    for text in [
+        "[".repeat(100_000),
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a=".repeat(100_000)),
+    ] {
         assert!(read(&text).is_err());
     }
     let dots = format!("{}a = 1", "a.".repeat(100_000));

@@ -52,7 +52,10 @@ fn every_kind_of_step_is_read() {
 
 #[test]
 fn nested_names_are_flat_and_in_the_order_of_the_text() {
-    let cases = fine("", "{ set = \"sregs\", efer = 1, cs.base = 2, cr0 = 3, cs.limit = 4, ds = { base = 5 } },{ guest = \"done\" }");
+    let cases = fine(
+        "",
+        "{ set = \"sregs\", efer = 1, cs.base = 2, cr0 = 3, cs.limit = 4, ds = { base = 5 } },{ guest = \"done\" }",
+    );
     let What::Set(set) = &cases[0].steps[0].what else { panic!("set") };
     let names: Vec<_> = set.values.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["efer", "cs.base", "cr0", "cs.limit", "ds.base"]);
@@ -88,7 +91,8 @@ fn without_payloads_labels_are_taken_on_trust() {
 
 #[test]
 fn what_a_host_does_lets_the_vcpu_go_on() {
-    let after = |between: &str| fine("", &format!("{{ exit = \"shutdown\" }}, {between}, {{ exit = \"io\" }}"));
+    let after =
+        |between: &str| fine("", &format!("{{ exit = \"shutdown\" }}, {between}, {{ exit = \"io\" }}"));
     after("{ set = \"regs\", rip = 0 }");
     after("{ keep = \"events\" }");
     after("{ do = \"nmi\" }");
@@ -100,5 +104,8 @@ fn what_a_host_does_lets_the_vcpu_go_on() {
 
 #[test]
 fn an_exit_that_stops_one_kind_of_host_does_not_stop_the_other() {
-    fine("", "{ exit = \"shutdown\", on = \"amd\" }, { exit = \"hlt\", on = \"intel\" }, { guest = \"done\", on = \"intel\" }");
+    fine(
+        "",
+        "{ exit = \"shutdown\", on = \"amd\" }, { exit = \"hlt\", on = \"intel\" }, { guest = \"done\", on = \"intel\" }",
+    );
 }

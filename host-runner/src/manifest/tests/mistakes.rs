@@ -18,10 +18,16 @@ fn the_file_and_its_family() {
     expect_mistakes("^", &[&["no case", "[[case]]"]]);
     expect_mistakes("^^csae = 1", &[&["no case"], &["unknown key `csae`", "did you mean `case`"]]);
     let family = |keys: &str| format!("[family]\n{keys}\n{}", case("", DONE));
-    expect_mistakes(&family("name = ^\"ports\""), &[&["`ports` is not the file's name", "name = \"port-io\""]]);
+    expect_mistakes(
+        &family("name = ^\"ports\""),
+        &[&["`ports` is not the file's name", "name = \"port-io\""]],
+    );
     expect_mistakes(&format!("^[family]\n{}", case("", DONE)), &[&["missing key `name`"]]);
     expect_mistakes(&family("name = \"port-io\"\nsummary = ^\" \""), &[&["`summary` is empty"]]);
-    expect_mistakes(&family("name = \"port-io\"\n^paylod = \"x\""), &[&["unknown key `paylod`", "did you mean `payload`"]]);
+    expect_mistakes(
+        &family("name = \"port-io\"\n^paylod = \"x\""),
+        &[&["unknown key `paylod`", "did you mean `payload`"]],
+    );
     let mistakes = super::parse("dir/Port IO.toml", &case("", DONE), None).unwrap_err();
     assert!(mistakes.to_string().contains("`Port IO` cannot be the name of a family"));
     let mistakes = super::parse("port-io.toml", &" ".repeat((1 << 20) + 1), None).unwrap_err();
@@ -33,7 +39,11 @@ fn keys_of_a_case() {
     for key in ["id", "summary", "basis", "reference", "detects", "payload", "scenario", "steps"] {
         let good = case("", DONE);
         let line = good.lines().position(|line| line.starts_with(&format!("{key} = "))).unwrap();
-        let kept: Vec<_> = good.lines().take(line).chain(good.lines().skip(line + if key == "steps" { 3 } else { 1 })).collect();
+        let kept: Vec<_> = good
+            .lines()
+            .take(line)
+            .chain(good.lines().skip(line + if key == "steps" { 3 } else { 1 }))
+            .collect();
         let words = format!("missing key `{key}`");
         expect_mistakes(&format!("^{}", kept.join("\n")), &[&[&words]]);
     }
@@ -96,7 +106,10 @@ fn kinds_of_steps() {
 
 #[test]
 fn keys_of_steps() {
-    bad_step("{ exit = \"io\", ^dircetion = \"in\" }", &["unknown key `dircetion` in exit `io`", "did you mean `direction`"]);
+    bad_step(
+        "{ exit = \"io\", ^dircetion = \"in\" }",
+        &["unknown key `dircetion` in exit `io`", "did you mean `direction`"],
+    );
     bad_step("{ exit = \"io\", direction = ^\"inn\" }", &["unknown word `inn`", "did you mean `in`"]);
     bad_step("{ exit = \"hlt\", rip = ^\"in_reset\" }", &["at LABEL"]);
     bad_step("{ exit = \"hlt\", rip = ^-1 }", &["0xffffffffffffffff"]);
@@ -133,8 +146,16 @@ fn independent_mistakes_are_all_told() {
     // The caret of an unknown key stands before the key.
     let text = text.replace("prot = ^1", "^prot = 1");
     let words: Vec<&[&str]> = vec![
-        &["`vcpu`"], &["found the text"], &["expected"], &["`ro`"], &["`prot`"], &["`x`"], &["mask"], &["\"a\""],
-        &["\"b\""], &["no exit `x`"],
+        &["`vcpu`"],
+        &["found the text"],
+        &["expected"],
+        &["`ro`"],
+        &["`prot`"],
+        &["`x`"],
+        &["mask"],
+        &["\"a\""],
+        &["\"b\""],
+        &["no exit `x`"],
     ];
     expect_mistakes(&text, &words);
 }
@@ -142,7 +163,11 @@ fn independent_mistakes_are_all_told() {
 #[test]
 fn a_broken_key_is_not_also_missing() {
     expect_mistakes(&case("", "{ do = \"interrupt\", vector = ^\"x\" }"), &[&["0 to 255"]]);
-    bad_case("machine = { slots = [{ name = \"a\", gpa = ^\"x\", pages = 1 }] }", DONE, &["expected a number"]);
+    bad_case(
+        "machine = { slots = [{ name = \"a\", gpa = ^\"x\", pages = 1 }] }",
+        DONE,
+        &["expected a number"],
+    );
     expect_mistakes(&case("", DONE).replace("\"arch\"", "^7"), &[&["expected a text"]]);
 }
 

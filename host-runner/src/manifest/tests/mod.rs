@@ -38,7 +38,9 @@ impl PayloadInfo for Fake {
         vec!["in_byte".into(), "in_then_reset".into()]
     }
     fn label_names(&self) -> Vec<String> {
-        ["in_reset", "after_reset", "buffer", "counted", "start16", "twice", "twice"].map(str::to_owned).into()
+        ["in_reset", "after_reset", "buffer", "counted", "start16", "twice", "twice"]
+            .map(str::to_owned)
+            .into()
     }
 }
 
@@ -137,7 +139,9 @@ fn directories_are_read_in_the_order_of_names_and_all_their_mistakes_are_told() 
     write("c.toml", "= 2");
     std::fs::write(dir.join("d.toml"), b"a = 1\n\xff").unwrap();
     let told = load(&dir).unwrap_err().to_string();
-    for words in ["b.toml:1:1", "unknown key `x`", "c.toml:1:1", "this is not TOML", "line 2 is not UTF-8", "d.toml"] {
+    for words in
+        ["b.toml:1:1", "unknown key `x`", "c.toml:1:1", "this is not TOML", "line 2 is not UTF-8", "d.toml"]
+    {
         assert!(told.contains(words), "{words} is not in\n{told}");
     }
     assert!(load(&dir.join("waivers/none")).unwrap_err().to_string().contains("cannot read this directory"));

@@ -7,9 +7,22 @@ const DONE: &str = "{ guest = \"done\" }";
 #[test]
 fn payloads_scenarios_and_arguments() {
     let text = case("", DONE);
-    expect_mistakes(&text.replace("\"port_io\"", "^\"port_oi\""), &[&["no payload `port_oi`", "did you mean `port_io`"]]);
-    expect_mistakes(&text.replace("\"in_byte\"", "^\"in_bite\""), &[&["no scenario `in_bite`", "did you mean `in_byte`"]]);
+    expect_mistakes(
+        &text.replace("\"port_io\"", "^\"port_oi\""),
+        &[&["no payload `port_oi`", "did you mean `port_io`"]],
+    );
+    expect_mistakes(
+        &text.replace("\"in_byte\"", "^\"in_bite\""),
+        &[&["no scenario `in_bite`", "did you mean `in_byte`"]],
+    );
     expect_mistakes(&text.replace("\"port_io\"", "^\"\""), &[&["`payload` is empty"]]);
+    // The family's payload is blamed once for all its cases.
+    let without = text.replace("payload = \"port_io\"\n", "");
+    let family = format!(
+        "[family]\nname = \"port-io\"\npayload = ^\"port_oi\"\n{without}{}",
+        without.replace("port-io.a", "port-io.b")
+    );
+    expect_mistakes(&family, &[&["no payload `port_oi`"]]);
     let long = format!("^\"{}\"", "x".repeat(49));
     let text = text.replace("\"in_byte\"", &long);
     let (plain, places) = super::unmark(&text);
@@ -28,7 +41,10 @@ fn labels() {
     bad_step("{ exit = \"debug\", pc = ^\"at nowhere_at_all\" }", &["no label `nowhere_at_all`"]);
     bad_step("{ exit = \"hlt\", rip = ^\"at twice\" }", &["ambiguous"]);
     bad_step("{ exit = \"hlt\", rip = ^\"after buffer\" }", &["instruction at `buffer`"]);
-    bad_step("{ exit = \"hlt\", memory = [{ at = ^\"at bufer\", size = 1, is = 1 }] }", &["did you mean `buffer`"]);
+    bad_step(
+        "{ exit = \"hlt\", memory = [{ at = ^\"at bufer\", size = 1, is = 1 }] }",
+        &["did you mean `buffer`"],
+    );
     bad_step("{ set = \"regs\", rip = ^\"at x\" }", &["no label `x`"]);
     bad_step("{ set = \"sregs\", cs.base = ^\"at x\" }", &["no label `x`"]);
     bad_step("{ check = \"regs\", rip = ^{ not = \"at x\" } }", &["no label `x`"]);
@@ -38,8 +54,14 @@ fn labels() {
     bad_step("{ do = \"guest-debug\", breakpoints = [{ at = 0 }, { at = ^\"at x\" }] }", &["no label `x`"]);
     bad_step("{ repeat = 2, steps = [{ exit = \"hlt\", rip = ^\"at x\" }] }", &["no label `x`"]);
     let real = case("machine = { start = \"real\" }", DONE);
-    expect_mistakes(&real.replace("\"in_byte\"", "^\"start61\""), &[&["no label `start61`", "did you mean `start16`"]]);
-    expect_mistakes(&real.replace("\"in_byte\"", "^\"in_byte\"").replace("real", "protected"), &[&["no label `in_byte`"]]);
+    expect_mistakes(
+        &real.replace("\"in_byte\"", "^\"start61\""),
+        &[&["no label `start61`", "did you mean `start16`"]],
+    );
+    expect_mistakes(
+        &real.replace("\"in_byte\"", "^\"in_byte\"").replace("real", "protected"),
+        &[&["no label `in_byte`"]],
+    );
 }
 
 #[test]
@@ -49,15 +71,22 @@ fn machines() {
     bad_case("machine = { memory-kib = ^4097 }", DONE, &["multiple of 4"]);
     bad_case("machine = { vcpus = ^0 }", "{ exit = \"hlt\", cpu = 0 }", &["0 vCPUs"]);
     bad_case("machine = { vcpus = ^5 }", DONE, &["5 vCPUs", "1 to 4"]);
-    let slots = |slots: &str, words: &[&str]| bad_case(&format!("machine = {{ slots = [{slots}] }}"), DONE, words);
+    let slots =
+        |slots: &str, words: &[&str]| bad_case(&format!("machine = {{ slots = [{slots}] }}"), DONE, words);
     slots("{ name = \"a\", gpa = ^0x1000001, pages = 1 }", &["not page-aligned", "0x1000000"]);
     slots("{ name = \"a\", gpa = ^0x3ff000, pages = 1 }", &["overlaps RAM", "0x400000"]);
     slots("{ name = \"a\", gpa = 0x1000000, pages = ^0 }", &["0 pages", "1 to 4096"]);
     slots("{ name = \"a\", gpa = 0x1000000, pages = ^4097 }", &["4097 pages"]);
     slots("{ name = \"a\", gpa = ^0xffff_ffff_ffff_f000, pages = 1 }", &["52 address bits"]);
     slots("{ name = ^\"\", gpa = 0x1000000, pages = 1 }", &["needs a name"]);
-    slots("{ name = \"a\", gpa = 0x1000000, pages = 1 }, { name = ^\"a\", gpa = 0x2000000, pages = 1 }", &["two memslots `a`"]);
-    slots("{ name = \"a\", gpa = 0x1000000, pages = 2 }, { name = \"b\", gpa = ^0x1001000, pages = 1 }", &["`b` overlaps memslot `a`"]);
+    slots(
+        "{ name = \"a\", gpa = 0x1000000, pages = 1 }, { name = ^\"a\", gpa = 0x2000000, pages = 1 }",
+        &["two memslots `a`"],
+    );
+    slots(
+        "{ name = \"a\", gpa = 0x1000000, pages = 2 }, { name = \"b\", gpa = ^0x1001000, pages = 1 }",
+        &["`b` overlaps memslot `a`"],
+    );
     bad_case("machine = { coalesced = [^{ start = 0xffff, size = 2, pio = true }] }", DONE, &["0 to 0xffff"]);
     bad_case("machine = { coalesced = [^{ start = 0xffff, size = 0 }] }", DONE, &["has a size"]);
     bad_case("budget = { run-ms = ^0 }", DONE, &["1 to 600000"]);
@@ -74,7 +103,11 @@ fn vcpus() {
     bad_step("{ set = \"regs\", rax = 1, cpu = ^1 }", &["no vCPU 1"]);
     bad_step("{ check = \"regs\", rax = 1, cpu = ^1 }", &["no vCPU 1"]);
     bad_step("{ do = \"background\", cpu = ^1 }", &["no vCPU 1"]);
-    bad_case("machine = { vcpus = 2 }", "{ do = \"nmi\", cpu = ^2 }, { guest = \"done\" }", &["vCPUs 0 to 1"]);
+    bad_case(
+        "machine = { vcpus = 2 }",
+        "{ do = \"nmi\", cpu = ^2 }, { guest = \"done\" }",
+        &["vCPUs 0 to 1"],
+    );
 }
 
 #[test]
@@ -86,14 +119,20 @@ fn replies() {
     bad_step("{ exit = \"io\", ^reply = 1 }", &["direction = \"in\""]);
     bad_step("{ exit = \"mmio\", ^reply = 1 }", &["write = false"]);
     bad_step("{ exit = \"io\", direction = \"in\", size = 1, reply = ^0x100 }", &["owed 1 byte"]);
-    bad_step("{ exit = \"io\", direction = \"in\", size = 2, count = 2, reply = ^[1, 2, 3] }", &["2 times 2 bytes"]);
+    bad_step(
+        "{ exit = \"io\", direction = \"in\", size = 2, count = 2, reply = ^[1, 2, 3] }",
+        &["2 times 2 bytes"],
+    );
     bad_step("{ exit = \"mmio\", write = false, size = 4, reply = ^[1] }", &["owed 4 bytes"]);
     bad_step("{ exit = \"rdmsr\", reply = ^[1, 2] }", &["owed 8 bytes"]);
     bad_step("{ exit = \"rdmsr\", refuse = true, ^reply = 1 }", &["refused access gets no reply"]);
     bad_step("{ exit = \"io\", ^refuse = true }", &["cannot be refused", "rdmsr and wrmsr"]);
     bad_step("{ exit = \"io\", direction = \"in\", ^data = 1 }", &["here it gives none", "`reply`"]);
     bad_step("{ exit = \"mmio\", write = false, ^data = 1 }", &["here it gives none"]);
-    bad_step("{ exit = \"io\", direction = \"out\", size = 1, data = ^0x100 }", &["never be the data of 1 byte"]);
+    bad_step(
+        "{ exit = \"io\", direction = \"out\", size = 1, data = ^0x100 }",
+        &["never be the data of 1 byte"],
+    );
 }
 
 #[test]
@@ -106,16 +145,26 @@ fn sizes_and_numbers() {
     bad_step("{ guest = \"v\", is = ^\"unchanged\" }", &["state the number"]);
     bad_step("{ guest = ^\"\", is = 1 }", &["1 to 1024 bytes"]);
     bad_step("{ exit = \"hlt\", memory = [{ at = 0, size = ^9, is = 1 }] }", &["no number has 9 bytes"]);
-    bad_step("{ exit = \"hlt\", memory = [{ at = 0, size = 1, is = ^0x100 }] }", &["0x100 does not fit 1 byte"]);
+    bad_step(
+        "{ exit = \"hlt\", memory = [{ at = 0, size = 1, is = ^0x100 }] }",
+        &["0x100 does not fit 1 byte"],
+    );
     bad_step("{ exit = \"hlt\", memory = [{ at = 0, size = ^4, is = \"text\" }] }", &["its own size"]);
     bad_step("{ do = \"write-memory\", at = 0, data = ^0x100 }", &["does not fit 1 byte"]);
     bad_step("{ do = \"coalesced-ring\", address = 0, size = ^3, data = [1] }", &["no access has 3 bytes"]);
     bad_step("{ do = \"disturb\", with = ^[] }", &["disturbs nothing"]);
-    bad_step("{ set = \"events\", nmi.masked = ^0x100 }", &["0x100 does not fit `nmi.masked`, which has 8 bits"]);
+    bad_step(
+        "{ set = \"events\", nmi.masked = ^0x100 }",
+        &["0x100 does not fit `nmi.masked`, which has 8 bits"],
+    );
     bad_step("{ check = \"sregs\", cs.selector = ^0x10000 }", &["16 bits"]);
     bad_step("{ set = \"sregs\", cr0 = 1, errno = ^\"EINVL\" }", &["did you mean `EINVAL`"]);
     bad_step("{ set = \"run\", ^if-flag = 1 }", &["`if-flag` is what KVM tells", "use `check`"]);
-    bad_case("machine = { irqchip = \"split\" }", "{ check = \"lapic\", tpr = ^0x1_0000_0000 }, { guest = \"done\" }", &["32 bits"]);
+    bad_case(
+        "machine = { irqchip = \"split\" }",
+        "{ check = \"lapic\", tpr = ^0x1_0000_0000 }, { guest = \"done\" }",
+        &["32 bits"],
+    );
 }
 
 #[test]
@@ -127,7 +176,9 @@ fn repetitions() {
     bad_step("{ repeat = ^0, steps = [{ exit = \"hlt\" }] }", &["never plays"]);
     bad_step("{ repeat = ^10_000_001, steps = [{ exit = \"hlt\" }] }", &["`repeat` is 1 to 10000000"]);
     bad_step("{ repeat = 10_000, steps = [{ exit = \"hlt\", times = ^1001 }] }", &["10010000 times"]);
-    let deep = "{ repeat = 2, steps = [".repeat(3) + "^{ repeat = 2, steps = [{ exit = \"hlt\" }] }" + &"]}".repeat(3);
+    let deep = "{ repeat = 2, steps = [".repeat(3)
+        + "^{ repeat = 2, steps = [{ exit = \"hlt\" }] }"
+        + &"]}".repeat(3);
     bad_step(&deep, &["nested more than 3 deep"]);
 }
 
@@ -137,10 +188,20 @@ fn irqchips() {
         let keys = format!("machine = {{ irqchip = \"{chip}\" }}");
         bad_case(&keys, "{ exit = ^\"hlt\" }", &["HLT never exits"]);
         bad_case(&keys, "{ exit = ^\"set-tpr\" }", &["no write to CR8 exits"]);
-        fine(&keys, "{ do = \"msi\", address = 1, data = 1 }, { check = \"lapic\", tpr = 0 }, { guest = \"done\" }");
+        fine(
+            &keys,
+            "{ do = \"msi\", address = 1, data = 1 }, { check = \"lapic\", tpr = 0 }, { guest = \"done\" }",
+        );
     }
-    bad_case("machine = { irqchip = \"kernel\" }", "{ do = ^\"interrupt\", vector = 32 }, { guest = \"done\" }", &["KVM_INTERRUPT is refused"]);
-    fine("machine = { irqchip = \"split\" }", "{ do = \"interrupt\", vector = 32 }, { exit = \"ioapic-eoi\" }");
+    bad_case(
+        "machine = { irqchip = \"kernel\" }",
+        "{ do = ^\"interrupt\", vector = 32 }, { guest = \"done\" }",
+        &["KVM_INTERRUPT is refused"],
+    );
+    fine(
+        "machine = { irqchip = \"split\" }",
+        "{ do = \"interrupt\", vector = 32 }, { exit = \"ioapic-eoi\" }",
+    );
     bad_step("{ exit = ^\"ioapic-eoi\" }", &["only a split irqchip"]);
     bad_step("{ do = ^\"msi\", address = 1, data = 1 }", &["KVM_SIGNAL_MSI needs an in-kernel irqchip"]);
     bad_step("{ do = ^\"irq-line\", gsi = 1, level = true }", &["KVM_IRQ_LINE needs"]);
@@ -163,7 +224,11 @@ fn slots_in_actions() {
     with("{ do = \"dirty-pages\", slot = ^\"plain\", pages = [0] }", &["log-dirty = true"]);
     with("{ do = \"dirty-pages\", slot = \"rom\", pages = ^[0] }", &["read-only"]);
     let keys = "machine = { slots = [{ name = \"log\", gpa = 0x1000000, pages = 2, log-dirty = true }] }";
-    bad_case(keys, &format!("{{ do = \"dirty-pages\", slot = \"log\", pages = [0, ^2] }}, {DONE}"), &["no page 2", "0 to 1"]);
+    bad_case(
+        keys,
+        &format!("{{ do = \"dirty-pages\", slot = \"log\", pages = [0, ^2] }}, {DONE}"),
+        &["no page 2", "0 to 1"],
+    );
 }
 
 #[test]
@@ -171,14 +236,28 @@ fn breakpoints() {
     let five = ["{ at = 0 }"; 5].join(", ");
     bad_step(&format!("{{ do = \"guest-debug\", breakpoints = ^[{five}] }}"), &["5 breakpoints"]);
     bad_step("{ do = \"guest-debug\", breakpoints = [{ at = 0, size = ^4 }] }", &["size 1"]);
-    bad_step("{ do = \"guest-debug\", breakpoints = [{ at = 0, on = \"write\", size = ^3 }] }", &["1, 2, 4 or 8"]);
-    bad_step("{ do = \"guest-debug\", breakpoints = [{ at = ^2, on = \"access\", size = 4 }] }", &["not aligned to 4 bytes"]);
+    bad_step(
+        "{ do = \"guest-debug\", breakpoints = [{ at = 0, on = \"write\", size = ^3 }] }",
+        &["1, 2, 4 or 8"],
+    );
+    bad_step(
+        "{ do = \"guest-debug\", breakpoints = [{ at = ^2, on = \"access\", size = 4 }] }",
+        &["not aligned to 4 bytes"],
+    );
 }
 
 #[test]
 fn steps_that_never_play() {
-    bad_case("requires = { pio = \"fast\" }", "{ exit = \"io\", on = ^\"emulated-pio\" }, { guest = \"done\" }", &["never plays"]);
-    bad_case("requires = { vendor = [\"intel\"] }", "{ exit = \"io\", on = ^\"amd\" }, { guest = \"done\" }", &["never plays"]);
+    bad_case(
+        "requires = { pio = \"fast\" }",
+        "{ exit = \"io\", on = ^\"emulated-pio\" }, { guest = \"done\" }",
+        &["never plays"],
+    );
+    bad_case(
+        "requires = { vendor = [\"intel\"] }",
+        "{ exit = \"io\", on = ^\"amd\" }, { guest = \"done\" }",
+        &["never plays"],
+    );
     bad_step("{ repeat = 2, on = \"amd\", steps = [{ exit = \"io\", on = ^\"intel\" }] }", &["outer `on`"]);
     fine("requires = { vendor = [\"intel\"] }", "{ exit = \"io\", on = \"fast-pio\" }, { guest = \"done\" }");
 }
@@ -186,7 +265,11 @@ fn steps_that_never_play() {
 #[test]
 fn the_order_of_steps() {
     bad_case("", "{ guest = \"done\" }, ^{ exit = \"hlt\" }", &["after guest = \"done\""]);
-    bad_case("", "{ guest = \"done\" }, { keep = \"regs\" }, ^{ guest = \"v\", is = 1 }", &["after guest = \"done\""]);
+    bad_case(
+        "",
+        "{ guest = \"done\" }, { keep = \"regs\" }, ^{ guest = \"v\", is = 1 }",
+        &["after guest = \"done\""],
+    );
     bad_case("", "{ repeat = 2, steps = [^{ guest = \"done\" }] }", &["after guest = \"done\""]);
     for exit in ["shutdown", "internal-error", "fail-entry", "system-event"] {
         let steps = format!("{{ exit = \"{exit}\" }}, ^{{ guest = \"done\" }}");
@@ -194,7 +277,11 @@ fn the_order_of_steps() {
     }
     let two = "machine = { vcpus = 2 }";
     fine(two, "{ exit = \"shutdown\" }, { exit = \"hlt\", cpu = 1 }");
-    bad_case(two, "{ exit = \"shutdown\" }, { keep = \"regs\", cpu = 1 }, ^{ exit = \"hlt\" }", &["after exit `shutdown`"]);
+    bad_case(
+        two,
+        "{ exit = \"shutdown\" }, { keep = \"regs\", cpu = 1 }, ^{ exit = \"hlt\" }",
+        &["after exit `shutdown`"],
+    );
     bad_step("{ exit = ^\"intr\" }", &["EINTR", "immediate-exit"]);
     bad_case(two, "{ do = \"signal\", cpu = 1 }, { exit = ^\"intr\" }, { guest = \"done\" }", &["vCPU 0"]);
     fine("", "{ do = \"disturb\", with = [\"kick\"] }, { exit = \"intr\" }, { guest = \"done\" }");

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::super::header::{CASE_KEYS, FAMILY_KEYS};
-use super::super::step::{EXIT_KEYS, STEP_KEYS, STEP_KINDS};
 use super::super::schema;
+use super::super::step::{EXIT_KEYS, STEP_KEYS, STEP_KINDS};
 use super::{GOOD, case};
 use crate::bank::Bank;
 use crate::exit::{ExitPattern, KINDS};
@@ -61,7 +61,9 @@ fn bad_manifests_are_not() {
         assert!(!validator.is_valid(&json(&text)), "{step} must be invalid");
         assert!(super::super::parse("port-io.toml", &text, None).is_err(), "{step} must be a mistake");
     }
-    for keys in ["machin = {}", "machine = { vcpu = 1 }", "requires = { vendor = [\"x\"] }", "budget = { run = 1 }"] {
+    for keys in
+        ["machin = {}", "machine = { vcpu = 1 }", "requires = { vendor = [\"x\"] }", "budget = { run = 1 }"]
+    {
         assert!(!validator.is_valid(&json(&case(keys, "{ guest = \"done\" }"))), "{keys} must be invalid");
     }
     assert!(!validator.is_valid(&json("")), "no case");
@@ -107,7 +109,8 @@ fn every_action_and_key_is_read_and_described() {
     for (name, step) in described {
         // Every key that is described is one that the reader knows.
         for key in step["properties"].as_object().unwrap().keys() {
-            let text = case("", &format!("{{ do = \"{name}\", {key} = [[]] }}")).replace(&format!("\"{name}\", do = [[]]"), &format!("\"{name}\""));
+            let text = case("", &format!("{{ do = \"{name}\", {key} = [[]] }}"))
+                .replace(&format!("\"{name}\", do = [[]]"), &format!("\"{name}\""));
             let told = super::read(&text).err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
             assert!(!told.contains("unknown key"), "{name}: {told}");
         }
