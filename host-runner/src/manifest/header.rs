@@ -101,8 +101,7 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let args = table.read::<BTreeMap<String, u64>>("args", notes);
 
     let before = notes.count();
-    let machine =
-        table.take("machine").map(|value| read(value, notes, |value| MachineSpec::deserialize(value)));
+    let machine = table.take("machine").map(|value| read(value, notes, MachineSpec::deserialize));
     let machine_sound = notes.count() == before;
     let before = notes.count();
     let requires = requires(&mut table, notes);
@@ -159,5 +158,5 @@ fn requires(table: &mut Table, notes: &mut Notes) -> Option<Requires> {
             return None;
         }
     }
-    read(value, notes, |value| Requires::deserialize(value))
+    read(value, notes, Requires::deserialize)
 }

@@ -3,7 +3,7 @@
 //! Knows texts and positions; nothing of TOML, and nothing of what a case means.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -113,9 +113,9 @@ impl Mistakes {
         let files =
             if self.sources.len() > 1 { format!(" in {} files", self.sources.len()) } else { String::new() };
         let (count, plural) = (self.len(), if self.len() == 1 { "" } else { "s" });
-        out += &format!("{count} mistake{plural}{files}");
+        let _ = write!(out, "{count} mistake{plural}{files}");
         if self.left_out > 0 {
-            out += &format!("; {} not shown", self.left_out);
+            let _ = write!(out, "; {} not shown", self.left_out);
         }
         out.push('\n');
         out
@@ -153,6 +153,14 @@ fn snippet<'a>(
     let to = span.end.saturating_sub(start).clamp(from, shown.len());
     let kind = if note.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
     Snippet::source(shown).path(file).line_start(line as usize).annotation(kind.span(from..to).label(note))
+}
+
+impl<'a> IntoIterator for &'a Mistakes {
+    type Item = &'a Mistake;
+    type IntoIter = std::slice::Iter<'a, Mistake>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
 }
 
 impl fmt::Display for Mistakes {

@@ -50,7 +50,7 @@ fn step(value: Value, depth: usize, notes: &mut Notes) -> Option<Written> {
         "set" => set(table, notes),
         "check" => check(table, notes),
         "keep" => keep(table, notes),
-        "do" => read(table.rest(), notes, |value| Action::deserialize(value)).map(What::Do),
+        "do" => read(table.rest(), notes, Action::deserialize).map(What::Do),
         _ => repeat(table, depth, &mut inner, notes),
     };
     // A broken inner step does not make its `repeat` a mistake.
@@ -212,7 +212,7 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
                 .help(format!("leave `{name}` out: `set` writes back what it does not name"));
             return;
         }
-        values.extend(read(value, notes, |value| Expr::deserialize(value)).map(|value| (name, value)));
+        values.extend(read(value, notes, Expr::deserialize).map(|value| (name, value)));
     });
     if values.is_empty() && errno.is_none() && notes.count() == before {
         notes.add(&span, "this `set` sets nothing").help(format!(
@@ -228,7 +228,7 @@ fn check(mut table: Table, notes: &mut Notes) -> Option<What> {
     let cpu = table.read("cpu", notes).unwrap_or(0);
     let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
     numbers(bank, &[], table, notes, &mut |name, value, notes| {
-        values.extend(read(value, notes, |value| Expect::deserialize(value)).map(|value| (name, value)));
+        values.extend(read(value, notes, Expect::deserialize).map(|value| (name, value)));
     });
     if values.is_empty() && notes.count() == before {
         notes.add(&span, "this `check` checks nothing").help(suggestion("", &bank.names()));

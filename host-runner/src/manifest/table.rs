@@ -32,7 +32,7 @@ impl Spans {
     fn collect(&mut self, path: &str, value: &Value) {
         match value.get_ref() {
             DeValue::Table(table) => {
-                for (key, value) in table.iter() {
+                for (key, value) in table {
                     let dot = if path.is_empty() { "" } else { "." };
                     let path = format!("{path}{dot}{}", key.get_ref());
                     self.entries.insert(path.clone(), (key.span(), value.span()));
@@ -204,7 +204,7 @@ fn culprit<'t, T>(
     let DeValue::Table(table) = value.get_ref() else { return None };
     let (tag, kind) = table.get_key_value("do")?;
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    for (key, entry) in table.iter() {
+    for (key, entry) in table {
         if unknown == Some(key.get_ref()) {
             return Some(key.span());
         }
@@ -252,7 +252,7 @@ fn holds(value: &Value, span: &Span, gone: &Span) -> bool {
 }
 
 /// Takes the smallest entry that is written at `span` out of `value`.
-fn remove<'t>(value: &mut Value<'t>, span: &Span) -> bool {
+fn remove(value: &mut Value<'_>, span: &Span) -> bool {
     match value.get_mut() {
         DeValue::Table(table) => {
             let found =

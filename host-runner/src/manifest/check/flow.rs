@@ -188,10 +188,8 @@ fn act(action: &Action, written: &Written, state: &mut State, notes: &mut Notes)
     host_acts(cpu(&written.step.what), state);
     match action {
         Action::Restart { cpu, .. } => state.stopped.retain(|(stopped, _)| stopped != cpu),
-        Action::Signal { cpu, .. } | Action::ImmediateExit { cpu } => {
-            if !state.interrupted.contains(cpu) {
-                state.interrupted.push(*cpu);
-            }
+        Action::Signal { cpu, .. } | Action::ImmediateExit { cpu } if !state.interrupted.contains(cpu) => {
+            state.interrupted.push(*cpu);
         }
         Action::Disturb { with } => {
             state.disturbed = true;

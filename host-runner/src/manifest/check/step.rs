@@ -92,19 +92,33 @@ pub(super) fn cpu(what: &What) -> Option<usize> {
         What::Guest(GuestStep::Done(cpu) | GuestStep::Value { cpu, .. }) | What::Keep(cpu, _) => *cpu,
         What::Set(set) => set.cpu,
         What::Check(check) => check.cpu,
-        What::Do(
-            Action::Restart { cpu, .. }
-            | Action::Interrupt { cpu, .. }
-            | Action::Nmi { cpu, .. }
-            | Action::Signal { cpu, .. }
-            | Action::ImmediateExit { cpu }
-            | Action::GuestDebug { cpu, .. }
-            | Action::CoalescedRing { cpu, .. }
-            | Action::NewThread { cpu }
-            | Action::Background { cpu },
-        ) => *cpu,
-        What::Do(_) | What::Repeat(..) => return None,
+        What::Do(action) => return cpu_of_action(action),
+        What::Repeat(..) => return None,
     })
+}
+
+fn cpu_of_action(action: &Action) -> Option<usize> {
+    match action {
+        Action::Restart { cpu, .. }
+        | Action::Interrupt { cpu, .. }
+        | Action::Nmi { cpu, .. }
+        | Action::Signal { cpu, .. }
+        | Action::ImmediateExit { cpu }
+        | Action::GuestDebug { cpu, .. }
+        | Action::CoalescedRing { cpu, .. }
+        | Action::NewThread { cpu }
+        | Action::Background { cpu } => Some(*cpu),
+        Action::Msi { .. }
+        | Action::IrqLine { .. }
+        | Action::WriteMemory { .. }
+        | Action::SlotCreate { .. }
+        | Action::SlotDelete { .. }
+        | Action::SlotMove { .. }
+        | Action::DirtyPages { .. }
+        | Action::SaveRestore
+        | Action::Disturb { .. }
+        | Action::Quiet => None,
+    }
 }
 
 /// Judges `times`, `threads`, `repeat`.
@@ -218,7 +232,7 @@ fn action(action: &Action, machine: Option<&MachineSpec>, spans: &Spans, notes: 
             }
         }
         Action::WriteMemory { size, data, .. } => {
-            exit::memory_fits("size", "data", *size, data, spans, notes)
+            exit::memory_fits("size", "data", *size, data, spans, notes);
         }
         Action::CoalescedRing { size, .. } if !matches!(size, 1 | 2 | 4 | 8) => {
             notes.add(spans.value("size"), format!("no access has {size} bytes")).help("1, 2, 4 or 8");
@@ -251,12 +265,12 @@ fn interrupts(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut
 }
 
 fn slots(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
-    let name = match action {
-        Action::SlotCreate { slot, .. }
-        | Action::SlotDelete { slot, .. }
-        | Action::SlotMove { slot, .. }
-        | Action::DirtyPages { slot, .. } => slot,
-        _ => return,
+    let (Action::SlotCreate { slot: name, .. }
+    | Action::SlotDelete { slot: name, .. }
+    | Action::SlotMove { slot: name, .. }
+    | Action::DirtyPages { slot: name, .. }) = action
+    else {
+        return;
     };
     let Some(slot) = machine.slots.iter().find(|slot| slot.name == *name) else {
         let known = machine.slots.iter().map(|slot| slot.name.as_str());

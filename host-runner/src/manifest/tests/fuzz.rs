@@ -8,7 +8,7 @@ use super::{GOOD, case, read};
 fn check(text: &str) -> Result<(), TestCaseError> {
     let Err(mistakes) = read(text) else { return Ok(()) };
     prop_assert!(!mistakes.is_empty());
-    for mistake in mistakes.iter() {
+    for mistake in &mistakes {
         let lines: Vec<&str> = text.split('\n').collect();
         let line = lines.get(mistake.line as usize - 1);
         prop_assert!(line.is_some(), "line {} of {}", mistake.line, lines.len());

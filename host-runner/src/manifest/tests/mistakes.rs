@@ -173,7 +173,7 @@ fn a_broken_key_is_not_also_missing() {
 
 #[test]
 fn a_flood_of_mistakes_is_cut() {
-    let steps = (0..500).map(|n| format!("{{ exit = \"x{n}\" }},\n")).collect::<String>();
+    let steps = (0..500).map(|n| format!("{{ exit = \"x{n}\" }}")).collect::<Vec<_>>().join(",\n");
     let mistakes = read(&case("", &steps)).unwrap_err();
     assert_eq!((mistakes.iter().len(), mistakes.len()), (super::super::mistake::MAX_KEPT, 500));
     assert!(mistakes.to_string().ends_with("500 mistakes; 400 not shown\n"));
