@@ -180,6 +180,19 @@ fn a_flood_of_mistakes_is_cut() {
 }
 
 #[test]
+fn a_line_too_long_to_show_is_named() {
+    let text = case("", &format!("{{ exit = \"hlt\", why = \"{}\", thraeds = 2 }}", "x".repeat(5000)));
+    let shown = read(&text).unwrap_err().to_string();
+    assert!(shown.contains("port-io.toml:11:5027") && shown.len() < 300, "{shown}");
+}
+
+#[test]
+fn what_a_manifest_says_cannot_drive_the_terminal() {
+    let text = case("", "{ exit = \"\\u001b[2J\" }");
+    assert!(!read(&text).unwrap_err().to_string().contains('\u{1b}'));
+}
+
+#[test]
 fn a_mistake_is_shown_with_its_line_and_a_caret() {
     let text = GOOD.replace("{ exit = \"hlt\", threads = 2 }", "{ exit = \"hlt\", thraeds = 2 }");
     let shown = read(&text).unwrap_err().render(false);

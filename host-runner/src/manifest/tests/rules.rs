@@ -87,6 +87,9 @@ fn machines() {
         "{ name = \"a\", gpa = 0x1000000, pages = 2 }, { name = \"b\", gpa = ^0x1001000, pages = 1 }",
         &["`b` overlaps memslot `a`"],
     );
+    let many = (1..=33).map(|n| format!("{{ name = \"s{n}\", gpa = {:#x}, pages = 1 }}", n << 24));
+    let many = many.collect::<Vec<_>>().join(", ");
+    bad_case(&format!("machine = {{ slots = ^[{many}] }}"), DONE, &["33 memslots", "at most 32"]);
     bad_case("machine = { coalesced = [^{ start = 0xffff, size = 2, pio = true }] }", DONE, &["0 to 0xffff"]);
     bad_case("machine = { coalesced = [^{ start = 0xffff, size = 0 }] }", DONE, &["has a size"]);
     bad_case("budget = { run-ms = ^0 }", DONE, &["1 to 600000"]);
