@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::mistake::Notes;
+use super::mistake::{Notes, Span};
 use super::step::{self, Written};
 use super::table::{Spans, Table, Value, read};
 use crate::case::{Basis, Budget, Case, MachineSpec, Requires};
@@ -35,6 +35,8 @@ pub(super) struct Family {
     /// The file's stem.
     pub(super) name: String,
     pub(super) payload: Option<String>,
+    /// Where that is written.
+    pub(super) payload_span: Span,
 }
 
 /// A case as written, valid or not.
@@ -58,7 +60,7 @@ pub(super) struct Sound {
 
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
-    let mut family = Family { name: stem.to_owned(), payload: None };
+    let mut family = Family { name: stem.to_owned(), ..Family::default() };
     let Some(value) = value else { return family };
     let spans = Spans::of(&value);
     let Some(mut table) = Table::new(value, "`family`", notes) else { return family };
@@ -75,6 +77,7 @@ pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Fam
             .help("say what the family is about, or leave it out");
     }
     family.payload = table.read("payload", notes);
+    family.payload_span = spans.value("payload").clone();
     table.finish("`[family]`", FAMILY_KEYS, notes);
     family
 }
@@ -87,7 +90,11 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let summary = table.require("summary", "say in one sentence what must hold", notes);
     let basis = table.require("basis", "say who promises it: \"arch\", \"kvm-abi\" or \"impl\"", notes);
     let reference =
+<<<<<<< HEAD
         table.require("reference", "say where the promise is written: [\"SDM vol. 3, 6.15\"]", notes);
+=======
+        table.require("reference", "say where the promise is written: [\"KVM API, KVM_EXIT_HLT\"]", notes);
+>>>>>>> manifest
     let detects = table.require("detects", "say what is wrong with a hypervisor on which this fails", notes);
     let payload = if table.has("payload") || family.payload.is_none() {
         table.require("payload", "name the payload here or in [family]", notes)
@@ -98,8 +105,12 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let args = table.read::<BTreeMap<String, u64>>("args", notes);
 
     let before = notes.count();
+<<<<<<< HEAD
     let machine =
         table.take("machine").map(|value| read(value, notes, |value| MachineSpec::deserialize(value)));
+=======
+    let machine = table.take("machine").map(|value| read(value, notes, MachineSpec::deserialize));
+>>>>>>> manifest
     let machine_sound = notes.count() == before;
     let before = notes.count();
     let requires = requires(&mut table, notes);
@@ -156,5 +167,5 @@ fn requires(table: &mut Table, notes: &mut Notes) -> Option<Requires> {
             return None;
         }
     }
-    read(value, notes, |value| Requires::deserialize(value))
+    read(value, notes, Requires::deserialize)
 }

@@ -3,11 +3,11 @@
 //! Knows texts and positions; nothing of TOML, and nothing of what a case means.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use crate::case::Place;
 
@@ -16,6 +16,8 @@ pub(super) type Span = Range<usize>;
 
 /// Mistakes kept for one file; the rest is only counted, so that a broken file cannot flood a terminal.
 pub(super) const MAX_KEPT: usize = 100;
+/// Longest line, in bytes, that is shown under a mistake.
+const MAX_SHOWN_LINE: usize = 4096;
 
 /// One mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +115,9 @@ impl Mistakes {
         let files =
             if self.sources.len() > 1 { format!(" in {} files", self.sources.len()) } else { String::new() };
         let (count, plural) = (self.len(), if self.len() == 1 { "" } else { "s" });
-        out += &format!("{count} mistake{plural}{files}");
+        let _ = write!(out, "{count} mistake{plural}{files}");
         if self.left_out > 0 {
-            out += &format!("; {} not shown", self.left_out);
+            let _ = write!(out, "; {} not shown", self.left_out);
         }
         out.push('\n');
         out
@@ -123,14 +125,18 @@ impl Mistakes {
 
     fn group<'a>(&'a self, mistake: &'a Mistake) -> Group<'a> {
         let title = Level::ERROR.primary_title(mistake.message.as_str());
-        let mut group = match self.sources.get(&mistake.file) {
-            Some(text) => title.element(snippet(text, &mistake.file, &mistake.span, mistake.line, None)),
-            None => title.element(annotate_snippets::Origin::path(mistake.file.as_str())),
+        let source = self.sources.get(&mistake.file);
+        let shown = source.and_then(|text| snippet(text, mistake, &mistake.span, mistake.line, None));
+        let mut group = if let Some(snippet) = shown {
+            title.element(snippet)
+        } else {
+            let origin = Origin::path(mistake.file.as_str()).line(mistake.line as usize);
+            title.element(origin.char_column(mistake.column as usize))
         };
-        if let Some(also) = &mistake.also
-            && let Some(text) = self.sources.get(&mistake.file)
-        {
-            group = group.element(snippet(text, &mistake.file, &also.span, also.line, Some(&also.note)));
+        if let Some(also) = &mistake.also {
+            let shown =
+                source.and_then(|text| snippet(text, mistake, &also.span, also.line, Some(&also.note)));
+            group = group.elements(shown);
         }
         match &mistake.help {
             Some(help) => group.element(Level::HELP.message(help.as_str())),
@@ -139,20 +145,36 @@ impl Mistakes {
     }
 }
 
-/// The line of `span` alone: what surrounds it does not explain a mistake, and a file may be long.
+/// The line of `span` alone: what surrounds it does not explain a mistake. `None` if it is too long to show.
 fn snippet<'a>(
     text: &'a str,
-    file: &'a str,
+    mistake: &'a Mistake,
     span: &Span,
     line: u32,
     note: Option<&'a str>,
-) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    let start = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-    let shown = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("");
+) -> Option<Snippet<'a, Annotation<'a>>> {
+    let start = text.get(..span.start)?.rfind('\n').map_or(0, |at| at + 1);
+    let shown = text.get(start..)?.lines().next().unwrap_or("");
+    if shown.len() > MAX_SHOWN_LINE {
+        return None;
+    }
     let from = (span.start - start).min(shown.len());
     let to = span.end.saturating_sub(start).clamp(from, shown.len());
     let kind = if note.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
+<<<<<<< HEAD
     Snippet::source(shown).path(file).line_start(line as usize).annotation(kind.span(from..to).label(note))
+=======
+    let snippet = Snippet::source(shown).path(mistake.file.as_str()).line_start(line as usize);
+    Some(snippet.annotation(kind.span(from..to).label(note)))
+}
+
+impl<'a> IntoIterator for &'a Mistakes {
+    type Item = &'a Mistake;
+    type IntoIter = std::slice::Iter<'a, Mistake>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+>>>>>>> manifest
 }
 
 impl fmt::Display for Mistakes {
@@ -223,6 +245,11 @@ impl<'s> Notes<'s> {
         self.list.len() + self.left_out
     }
 
+    /// Whether further mistakes are only counted, so that nobody need look for good advice.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_KEPT
+    }
+
     /// Notes a mistake, once.
     pub(super) fn add(&mut self, span: &Span, message: impl Into<String>) -> &mut Mistake {
         let message = message.into();
@@ -230,7 +257,7 @@ impl<'s> Notes<'s> {
         if let Some(known) = self.list.iter().position(|one| one.span == span && one.message == message) {
             return &mut self.list[known];
         }
-        if self.list.len() >= MAX_KEPT {
+        if self.is_full() {
             self.left_out += 1;
             return &mut self.spare;
         }

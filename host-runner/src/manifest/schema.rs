@@ -14,11 +14,11 @@ use crate::case::{Action, Basis, Budget, DataExpect, Expect, Expr, MachineSpec, 
 use crate::exit::ExitPattern;
 
 /// Where definitions are put, and how they are referred to.
-const REFERENCE: &str = "#/$defs/";
+const REFERENCE: &str = "#/definitions/";
 
 /// The JSON Schema of manifests.
 pub fn schema() -> Value {
-    let mut generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
+    let mut generator = schemars::generate::SchemaSettings::draft07().into_generator();
     let (exits, banks, actions) = (exits(&mut generator), banks(&mut generator), actions(&mut generator));
     let common = common(&mut generator);
     let expect = generator.subschema_for::<Expect>().to_value();
@@ -35,13 +35,15 @@ pub fn schema() -> Value {
 
     let case = case(&mut generator);
     let mut definitions: Map<String, Value> = generator.take_definitions(true);
+    // Its variants are steps, with the keys of every step.
+    definitions.remove("Action");
     definitions.insert("Step".into(), json!({ "description": "One step of a case.", "anyOf": steps }));
     definitions.insert("Case".into(), case);
     let text = json!({ "type": "string", "minLength": 1 });
     let family: Map<String, Value> =
         FAMILY_KEYS.iter().map(|key| ((*key).to_owned(), text.clone())).collect();
     json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "ExitSpec manifest",
         "description": "Cases of one family: what a guest does, what the host does to it, and which exits the host must see.",
         "type": "object",
@@ -51,7 +53,7 @@ pub fn schema() -> Value {
         },
         "required": ["case"],
         "additionalProperties": false,
-        "$defs": definitions,
+        "definitions": definitions,
     })
 }
 

@@ -50,7 +50,7 @@ fn step(value: Value, depth: usize, notes: &mut Notes) -> Option<Written> {
         "set" => set(table, notes),
         "check" => check(table, notes),
         "keep" => keep(table, notes),
-        "do" => read(table.rest(), notes, |value| Action::deserialize(value)).map(What::Do),
+        "do" => read(table.rest(), notes, Action::deserialize).map(What::Do),
         _ => repeat(table, depth, &mut inner, notes),
     };
     // A broken inner step does not make its `repeat` a mistake.
@@ -71,6 +71,10 @@ fn kind(table: &Table, notes: &mut Notes) -> Option<&'static str> {
             let keys = table.keys();
             let near = keys
                 .iter()
+<<<<<<< HEAD
+=======
+                .take(16)
+>>>>>>> manifest
                 .find_map(|(key, span)| Some((nearest(key, STEP_KINDS.iter().copied())?, key, span)));
             match near {
                 Some((near, key, span)) => notes
@@ -203,7 +207,7 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
     let bank = bank(&mut table, "set", notes)?;
     let cpu = table.read("cpu", notes).unwrap_or(0);
     let errno = table.read("errno", notes);
-    let (span, mut values) = (table.span.clone(), Vec::new());
+    let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
     numbers(bank, &["errno"], table, notes, &mut |name, value, notes| {
         if value.get_ref().as_str() == Some("unchanged") {
             notes
@@ -211,9 +215,13 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
                 .help(format!("leave `{name}` out: `set` writes back what it does not name"));
             return;
         }
-        values.extend(read(value, notes, |value| Expr::deserialize(value)).map(|value| (name, value)));
+        values.extend(read(value, notes, Expr::deserialize).map(|value| (name, value)));
     });
+<<<<<<< HEAD
     if values.is_empty() && errno.is_none() {
+=======
+    if values.is_empty() && errno.is_none() && notes.count() == before {
+>>>>>>> manifest
         notes.add(&span, "this `set` sets nothing").help(format!(
             "name numbers of the bank, or write keep = \"{}\" to write it back as it is",
             bank.name()
@@ -225,11 +233,11 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
 fn check(mut table: Table, notes: &mut Notes) -> Option<What> {
     let bank = bank(&mut table, "check", notes)?;
     let cpu = table.read("cpu", notes).unwrap_or(0);
-    let (span, mut values) = (table.span.clone(), Vec::new());
+    let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
     numbers(bank, &[], table, notes, &mut |name, value, notes| {
-        values.extend(read(value, notes, |value| Expect::deserialize(value)).map(|value| (name, value)));
+        values.extend(read(value, notes, Expect::deserialize).map(|value| (name, value)));
     });
-    if values.is_empty() {
+    if values.is_empty() && notes.count() == before {
         notes.add(&span, "this `check` checks nothing").help(suggestion("", &bank.names()));
     }
     Some(What::Check(BankExpect { cpu, bank, values }))
@@ -251,21 +259,26 @@ fn numbers<'t>(
     each: &mut dyn FnMut(String, Value<'t>, &mut Notes),
 ) {
     let mut left = vec![(String::new(), table.rest())];
+    let mut found = Vec::new();
+    let names = bank.names();
     while let Some((prefix, value)) = left.pop() {
         let DeValue::Table(entries) = value.into_inner() else { continue };
-        let mut entries: Vec<_> = entries.into_iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
             let (span, key) = (key.span(), key.into_inner());
             let name = format!("{prefix}{key}");
-            let is_group = bank.names().iter().any(|known| known.starts_with(&format!("{name}.")));
+            let is_part = |known: &&&str| known.strip_prefix(&name).is_some_and(|rest| rest.starts_with('.'));
+            let is_group = names.iter().any(|known| is_part(&known));
             if is_group && value.get_ref().is_table() {
                 left.push((format!("{name}."), value));
             } else if bank.has(&name) && !key.contains('.') {
-                each(name, value, notes);
+                found.push((span.start, name, value));
             } else if is_group {
+<<<<<<< HEAD
                 let fields: Vec<_> =
                     bank.names().into_iter().filter(|known| known.starts_with(&format!("{name}."))).collect();
+=======
+                let fields: Vec<_> = names.iter().filter(is_part).copied().collect();
+>>>>>>> manifest
                 notes
                     .add(&span, format!("`{name}` has parts; name one of them"))
                     .help(suggestion("", &fields));
@@ -274,13 +287,17 @@ fn numbers<'t>(
                     .add(&span, format!("`{name}` is written with quotes"))
                     .help(format!("write {name} = ... without them"));
             } else {
-                let mut allowed = bank.names();
+                let mut allowed = names.clone();
                 if prefix.is_empty() {
                     allowed.extend(["cpu", "on", "why"].iter().chain(more));
                 }
                 unknown_key(&name, &span, &format!("bank `{}`", bank.name()), &allowed, notes);
             }
         }
+    }
+    found.sort_by_key(|(start, ..)| *start);
+    for (_, name, value) in found {
+        each(name, value, notes);
     }
 }
 

@@ -32,7 +32,7 @@ impl Spans {
     fn collect(&mut self, path: &str, value: &Value) {
         match value.get_ref() {
             DeValue::Table(table) => {
-                for (key, value) in table.iter() {
+                for (key, value) in table {
                     let dot = if path.is_empty() { "" } else { "." };
                     let path = format!("{path}{dot}{}", key.get_ref());
                     self.entries.insert(path.clone(), (key.span(), value.span()));
@@ -157,7 +157,7 @@ impl<'t> Table<'t> {
 
 /// Notes a key that `what` does not have.
 pub(super) fn unknown_key(key: &str, span: &Span, what: &str, allowed: &[&str], notes: &mut Notes) {
-    let help = suggestion(key, allowed);
+    let help = if notes.is_full() { String::new() } else { suggestion(key, allowed) };
     notes.add(span, format!("unknown key `{key}` in {what}")).help(help);
 }
 
@@ -202,15 +202,14 @@ fn culprit<'t, T>(
     deserialize: &impl Fn(ValueDeserializer<'t>) -> Result<T, toml::de::Error>,
 ) -> Option<Span> {
     let DeValue::Table(table) = value.get_ref() else { return None };
+    let (tag, kind) = table.get_key_value("do")?;
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    for (key, entry) in table.iter() {
+    for (key, entry) in table {
         if unknown == Some(key.get_ref()) {
             return Some(key.span());
         }
         let mut alone = DeTable::new();
-        if let Some((tag, kind)) = table.get_key_value("do") {
-            alone.insert(tag.clone(), kind.clone());
-        }
+        alone.insert(tag.clone(), kind.clone());
         alone.insert(key.clone(), entry.clone());
         let alone = Spanned::new(value.span(), DeValue::Table(alone));
         if deserialize(ValueDeserializer::from(alone)).is_err_and(|error| error.message() == message) {
@@ -253,7 +252,7 @@ fn holds(value: &Value, span: &Span, gone: &Span) -> bool {
 }
 
 /// Takes the smallest entry that is written at `span` out of `value`.
-fn remove<'t>(value: &mut Value<'t>, span: &Span) -> bool {
+fn remove(value: &mut Value<'_>, span: &Span) -> bool {
     match value.get_mut() {
         DeValue::Table(table) => {
             let found =

@@ -1,5 +1,7 @@
 //! Words for mistakes: suggestions, and serde's messages in the language of manifests.
 
+use std::fmt::Write as _;
+
 /// The known word nearest to `word`, if one is near enough to be meant.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: String = word.chars().take(64).collect::<String>().to_lowercase().replace('_', "-");
@@ -18,7 +20,7 @@ pub(super) fn suggestion(word: &str, known: &[&str]) -> String {
     const SHOWN: usize = 40;
     let mut all = known.iter().take(SHOWN).map(|one| format!("`{one}`")).collect::<Vec<_>>().join(", ");
     if known.len() > SHOWN {
-        all += &format!(" and {} more", known.len() - SHOWN);
+        let _ = write!(all, " and {} more", known.len() - SHOWN);
     }
     match (nearest(word, known.iter().copied()), known) {
         (_, []) => "nothing is allowed here".to_owned(),

@@ -103,7 +103,7 @@ fn repetitions(steps: &[Written], outer: u64, notes: &mut Notes) {
             _ => continue,
         };
         let total = outer.saturating_mul(u64::from(times));
-        if outer > 1 && times <= MAX_TIMES && total > u64::from(MAX_TIMES) {
+        if (2..=u64::from(MAX_TIMES)).contains(&outer) && times <= MAX_TIMES && total > u64::from(MAX_TIMES) {
             notes
                 .add(
                     written.spans.value(key),
@@ -188,10 +188,8 @@ fn act(action: &Action, written: &Written, state: &mut State, notes: &mut Notes)
     host_acts(cpu(&written.step.what), state);
     match action {
         Action::Restart { cpu, .. } => state.stopped.retain(|(stopped, _)| stopped != cpu),
-        Action::Signal { cpu, .. } | Action::ImmediateExit { cpu } => {
-            if !state.interrupted.contains(cpu) {
-                state.interrupted.push(*cpu);
-            }
+        Action::Signal { cpu, .. } | Action::ImmediateExit { cpu } if !state.interrupted.contains(cpu) => {
+            state.interrupted.push(*cpu);
         }
         Action::Disturb { with } => {
             state.disturbed = true;

@@ -11,7 +11,9 @@ pub(super) const PAGE: u64 = 4096;
 /// RAM, KiB.
 const MEMORY_KIB: std::ops::RangeInclusive<u32> = 4096..=65536;
 /// vCPUs of a VM.
-const VCPUS: std::ops::RangeInclusive<u32> = 1..=4;
+pub(super) const VCPUS: std::ops::RangeInclusive<u32> = 1..=4;
+/// Memslots beside RAM.
+const MAX_SLOTS: usize = 32;
 /// Pages of a memslot.
 const SLOT_PAGES: std::ops::RangeInclusive<u32> = 1..=4096;
 /// Longest wait, milliseconds.
@@ -78,6 +80,12 @@ pub(super) fn in_ram(machine: &MachineSpec, range: &Range<u64>) -> bool {
 }
 
 fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
+    if machine.slots.len() > MAX_SLOTS {
+        notes
+            .add(spans.value("machine.slots"), format!("{} memslots", machine.slots.len()))
+            .help(format!("at most {MAX_SLOTS}"));
+        return;
+    }
     for (index, slot) in machine.slots.iter().enumerate() {
         let path = |key: &str| format!("machine.slots[{index}].{key}");
         if slot.name.is_empty() {

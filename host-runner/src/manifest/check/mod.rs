@@ -14,17 +14,17 @@ pub(super) use step::MAX_TIMES;
 
 use exitspec_protocol::{MAX_ARGS, Name};
 
-use super::header::Draft;
+use super::header::{Draft, Family};
 use super::mistake::Notes;
 use super::wording::nearest;
 use super::{PayloadInfo, Payloads};
 use crate::case::Start;
 
 /// Judges a case.
-pub(super) fn case(draft: &Draft, family: &str, payloads: Option<&dyn Payloads>, notes: &mut Notes) {
-    identity(draft, family, notes);
+pub(super) fn case(draft: &Draft, family: &Family, payloads: Option<&dyn Payloads>, notes: &mut Notes) {
+    identity(draft, &family.name, notes);
     arguments(draft, notes);
-    let payload = payloads.and_then(|payloads| payload(draft, payloads, notes));
+    let payload = payloads.and_then(|payloads| payload(draft, family, payloads, notes));
     if let Some(payload) = payload.filter(|_| draft.sound.machine) {
         scenario(draft, payload, notes);
     }
@@ -108,7 +108,12 @@ fn arguments(draft: &Draft, notes: &mut Notes) {
     }
 }
 
-fn payload<'p>(draft: &Draft, payloads: &'p dyn Payloads, notes: &mut Notes) -> Option<&'p dyn PayloadInfo> {
+fn payload<'p>(
+    draft: &Draft,
+    family: &Family,
+    payloads: &'p dyn Payloads,
+    notes: &mut Notes,
+) -> Option<&'p dyn PayloadInfo> {
     let name = &draft.case.payload;
     if name.is_empty() {
         if draft.spans.has("payload") {
@@ -122,7 +127,11 @@ fn payload<'p>(draft: &Draft, payloads: &'p dyn Payloads, notes: &mut Notes) -> 
         Ok(payload) => Some(payload),
         Err(reason) => {
             let span =
+<<<<<<< HEAD
                 if draft.spans.has("payload") { draft.spans.value("payload") } else { &draft.spans.whole };
+=======
+                if draft.spans.has("payload") { draft.spans.value("payload") } else { &family.payload_span };
+>>>>>>> manifest
             let names = payloads.names();
             let mistake = notes.add(span, reason);
             mistake.help(match nearest(name, names.iter().map(String::as_str)) {

@@ -45,6 +45,9 @@ fn expressions(what: &What) -> Vec<(String, &Expr)> {
 
 /// Judges one label: it must be there, once, and for `after` the instruction at it must be known.
 pub(super) fn label(name: &str, after: bool, span: &Span, payload: &dyn PayloadInfo, notes: &mut Notes) {
+    if notes.is_full() {
+        return;
+    }
     let found = payload.at(name).is_some();
     if found && (!after || payload.after(name).is_some()) {
         return;

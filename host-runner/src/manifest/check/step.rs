@@ -5,7 +5,7 @@ use crate::case::{
     Access, Action, BankExpect, BankSet, Expect, Expr, GuestStep, Irqchip, MachineSpec, SlotSpec, What,
 };
 use crate::manifest::check::exit;
-use crate::manifest::check::machine::{PAGE, in_ram, range};
+use crate::manifest::check::machine::{PAGE, VCPUS, in_ram, range};
 use crate::manifest::header::Draft;
 use crate::manifest::mistake::Notes;
 use crate::manifest::step::Written;
@@ -44,6 +44,7 @@ pub(super) fn check(written: &Written, draft: &Draft, notes: &mut Notes) {
     let machine = draft.sound.machine.then_some(&draft.case.machine);
     if let (Some(machine), Some(cpu)) = (machine, cpu(&written.step.what))
         && cpu >= machine.vcpus as usize
+        && VCPUS.contains(&machine.vcpus)
     {
         let has = if machine.vcpus == 1 {
             "only vCPU 0".to_owned()
@@ -91,19 +92,33 @@ pub(super) fn cpu(what: &What) -> Option<usize> {
         What::Guest(GuestStep::Done(cpu) | GuestStep::Value { cpu, .. }) | What::Keep(cpu, _) => *cpu,
         What::Set(set) => set.cpu,
         What::Check(check) => check.cpu,
-        What::Do(
-            Action::Restart { cpu, .. }
-            | Action::Interrupt { cpu, .. }
-            | Action::Nmi { cpu, .. }
-            | Action::Signal { cpu, .. }
-            | Action::ImmediateExit { cpu }
-            | Action::GuestDebug { cpu, .. }
-            | Action::CoalescedRing { cpu, .. }
-            | Action::NewThread { cpu }
-            | Action::Background { cpu },
-        ) => *cpu,
-        What::Do(_) | What::Repeat(..) => return None,
+        What::Do(action) => return cpu_of_action(action),
+        What::Repeat(..) => return None,
     })
+}
+
+fn cpu_of_action(action: &Action) -> Option<usize> {
+    match action {
+        Action::Restart { cpu, .. }
+        | Action::Interrupt { cpu, .. }
+        | Action::Nmi { cpu, .. }
+        | Action::Signal { cpu, .. }
+        | Action::ImmediateExit { cpu }
+        | Action::GuestDebug { cpu, .. }
+        | Action::CoalescedRing { cpu, .. }
+        | Action::NewThread { cpu }
+        | Action::Background { cpu } => Some(*cpu),
+        Action::Msi { .. }
+        | Action::IrqLine { .. }
+        | Action::WriteMemory { .. }
+        | Action::SlotCreate { .. }
+        | Action::SlotDelete { .. }
+        | Action::SlotMove { .. }
+        | Action::DirtyPages { .. }
+        | Action::SaveRestore
+        | Action::Disturb { .. }
+        | Action::Quiet => None,
+    }
 }
 
 /// Judges `times`, `threads`, `repeat`.
@@ -211,16 +226,25 @@ fn action(action: &Action, machine: Option<&MachineSpec>, spans: &Spans, notes: 
                     && !at.is_multiple_of(u64::from(point.size))
                 {
                     notes
+<<<<<<< HEAD
                         .add(
                             spans.value(&path("at")),
                             format!("{at:#x} is not aligned to {} bytes", point.size),
                         )
                         .help("the CPU ignores the low bits of a breakpoint's address (SDM vol. 3, 18.2.5)");
+=======
+                        .add(spans.value(&path("at")), format!("{at:#x} is not aligned to {} bytes", point.size))
+                        .help("the CPU ignores the low bits of a breakpoint's address (SDM vol. 3, \"Breakpoint Field Recognition\")");
+>>>>>>> manifest
                 }
             }
         }
         Action::WriteMemory { size, data, .. } => {
+<<<<<<< HEAD
             exit::memory_fits("size", "data", *size, data, spans, notes)
+=======
+            exit::memory_fits("size", "data", *size, data, spans, notes);
+>>>>>>> manifest
         }
         Action::CoalescedRing { size, .. } if !matches!(size, 1 | 2 | 4 | 8) => {
             notes.add(spans.value("size"), format!("no access has {size} bytes")).help("1, 2, 4 or 8");
@@ -253,12 +277,12 @@ fn interrupts(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut
 }
 
 fn slots(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
-    let name = match action {
-        Action::SlotCreate { slot, .. }
-        | Action::SlotDelete { slot, .. }
-        | Action::SlotMove { slot, .. }
-        | Action::DirtyPages { slot, .. } => slot,
-        _ => return,
+    let (Action::SlotCreate { slot: name, .. }
+    | Action::SlotDelete { slot: name, .. }
+    | Action::SlotMove { slot: name, .. }
+    | Action::DirtyPages { slot: name, .. }) = action
+    else {
+        return;
     };
     let Some(slot) = machine.slots.iter().find(|slot| slot.name == *name) else {
         let known = machine.slots.iter().map(|slot| slot.name.as_str());
