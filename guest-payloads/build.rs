@@ -15,7 +15,9 @@ fn main() -> std::io::Result<()> {
     for file in fs::read_dir("src/bin")? {
         let file = file?.path();
         let Some(name) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
-        if file.extension().is_some_and(|e| e == "rs") && !manifest.contains(&format!("\nname = \"{name}\"\n")) {
+        if file.extension().is_some_and(|e| e == "rs")
+            && !manifest.contains(&format!("\nname = \"{name}\"\n"))
+        {
             println!(
                 "cargo::error=src/bin/{name}.rs would never be built: add to guest-payloads/Cargo.toml \
                  [[bin]] name = \"{name}\", required-features = [\"guest\"], test = false, bench = false"

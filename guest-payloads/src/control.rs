@@ -8,7 +8,9 @@ pub fn read_msr(msr: u32) -> Result<u64, Fault> {
     catch(|| {
         let (low, high): (u32, u32);
         // SAFETY: no MSR read changes memory; a #GP is caught.
-        unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nostack, preserves_flags))
+        };
         u64::from(high) << 32 | u64::from(low)
     })
 }
@@ -18,7 +20,9 @@ pub fn write_msr(msr: u32, value: u64) -> Result<(), Fault> {
     let (low, high) = (value as u32, (value >> 32) as u32);
     catch(|| {
         // SAFETY: scenarios own their VM; a #GP is caught.
-        unsafe { asm!("wrmsr", in("ecx") msr, in("eax") low, in("edx") high, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("wrmsr", in("ecx") msr, in("eax") low, in("edx") high, options(nostack, preserves_flags))
+        };
     })
 }
 
@@ -27,7 +31,9 @@ pub fn write_xcr(register: u32, value: u64) -> Result<(), Fault> {
     let (low, high) = (value as u32, (value >> 32) as u32);
     catch(|| {
         // SAFETY: as for `write_msr`; guests have no vector state to lose.
-        unsafe { asm!("xsetbv", in("ecx") register, in("eax") low, in("edx") high, options(nostack, preserves_flags)) };
+        unsafe {
+            asm!("xsetbv", in("ecx") register, in("eax") low, in("edx") high, options(nostack, preserves_flags))
+        };
     })
 }
 

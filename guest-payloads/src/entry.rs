@@ -128,11 +128,11 @@ fn find(name: &Name) -> Option<fn()> {
 
 fn scenarios() -> &'static [ScenarioEntry] {
     unsafe extern "C" {
-        static guest_scenarios_start: ScenarioEntry;
-        static guest_scenarios_end: ScenarioEntry;
+        static guest_scenarios_start: u8;
+        static guest_scenarios_end: u8;
     }
     let (start, end) = (&raw const guest_scenarios_start, &raw const guest_scenarios_end);
     let count = (end as usize - start as usize) / size_of::<ScenarioEntry>();
     // SAFETY: the linker script puts these symbols around the entries of `scenario!`, and nothing else there.
-    unsafe { slice::from_raw_parts(start, count) }
+    unsafe { slice::from_raw_parts(start.cast(), count) }
 }

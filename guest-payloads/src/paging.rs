@@ -58,7 +58,7 @@ unsafe fn leaf(address: u64, upper: PageTableFlags) -> Option<&'static mut PageT
     let mut table = control::read_cr3() & !0xfff;
     for index in [address.p4_index(), address.p3_index(), address.p2_index()] {
         // SAFETY: the loader's tables lie in RAM, which is mapped; scenarios run one at a time.
-        let entry = unsafe { &mut (*entry::physical::<PageTable>(table))[index] };
+        let entry = unsafe { &mut (&mut *entry::physical::<PageTable>(table))[index] };
         let flags = entry.flags();
         if !flags.contains(PageTableFlags::PRESENT) || flags.contains(PageTableFlags::HUGE_PAGE) {
             return None;
@@ -67,7 +67,7 @@ unsafe fn leaf(address: u64, upper: PageTableFlags) -> Option<&'static mut PageT
         table = entry.addr().as_u64();
     }
     // SAFETY: as above.
-    Some(unsafe { &mut (*entry::physical::<PageTable>(table))[address.p1_index()] })
+    Some(unsafe { &mut (&mut *entry::physical::<PageTable>(table))[address.p1_index()] })
 }
 
 /// INVLPG.

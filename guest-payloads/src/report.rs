@@ -10,8 +10,8 @@ use core::panic::{Location, PanicInfo};
 
 use exitspec_protocol::{MAX_TEXT, REPORT_MAGIC, REPORT_PORT, Report, ReportKind, Span};
 
-use crate::tables;
 use crate::fault::Fault;
+use crate::tables;
 
 /// A note for whoever reads a failure; never matched.
 pub fn progress(text: &str) {

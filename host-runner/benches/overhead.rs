@@ -85,15 +85,18 @@ impl Bench<'_> {
 }
 
 fn main() {
-    let payload_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest/x86_64-unknown-linux-gnu/guest");
+    let payload_dir =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest/x86_64-unknown-linux-gnu/guest");
     let Ok(kvm) = Kvm::new() else {
         println!("no usable /dev/kvm: nothing to measure");
         return;
     };
-    let payloads = Payloads::load(&payload_dir).unwrap_or_else(|error| panic!("{error}; run `cargo xtask build`"));
+    let payloads =
+        Payloads::load(&payload_dir).unwrap_or_else(|error| panic!("{error}; run `cargo xtask build`"));
     let cases = manifest::parse("bench.toml", &manifest(EXITS), Some(&payloads));
     let cases = cases.unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).expect("KVM_GET_SUPPORTED_CPUID");
+    let cpuid =
+        kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).expect("KVM_GET_SUPPORTED_CPUID");
     let bare = Bare::new(&cpuid);
     let image = Payload::load(&payload_dir.join("bench")).and_then(|payload| payload.image(4 << 20));
     let image = image.unwrap_or_else(|error| panic!("{error}"));

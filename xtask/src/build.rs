@@ -98,7 +98,9 @@ fn show(line: &str) -> usize {
 
 /// Whether a warning is the one about target features, or the summary that counts it.
 fn is_noise(rendered: &str) -> bool {
-    rendered.contains(PHASED_OUT) || rendered.contains("warning emitted") || rendered.contains("warnings emitted")
+    rendered.contains(PHASED_OUT)
+        || rendered.contains("warning emitted")
+        || rendered.contains("warnings emitted")
 }
 
 /// The workspace's root: this crate's parent folder.

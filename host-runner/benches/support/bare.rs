@@ -1,7 +1,10 @@
 //! The yardstick: the same guest on the same KVM by nothing but libc's `ioctl`, the least that any VMM
 //! must do. No library, no checks beyond "did it work", no matching.
 #![allow(unsafe_code, reason = "the yardstick is raw ioctls")]
-#![allow(clippy::undocumented_unsafe_blocks, reason = "fixed ioctls on structures of the right type, and one's own mappings")]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "fixed ioctls on structures of the right type, and one's own mappings"
+)]
 
 use std::ptr;
 
@@ -64,7 +67,11 @@ impl Bare {
             let ram = libc::mmap(ptr::null_mut(), ram_size, prot, flags, -1, 0).cast::<u8>();
             assert!(ram.cast() != libc::MAP_FAILED);
             for chunk in &image.chunks {
-                ptr::copy_nonoverlapping(chunk.bytes.as_ptr(), ram.add(chunk.gpa as usize), chunk.bytes.len());
+                ptr::copy_nonoverlapping(
+                    chunk.bytes.as_ptr(),
+                    ram.add(chunk.gpa as usize),
+                    chunk.bytes.len(),
+                );
             }
             ptr::copy_nonoverlapping(params.as_ptr(), ram.add(image.params_gpa as usize), params.len());
             let region = kvm::kvm_userspace_memory_region {
@@ -85,7 +92,8 @@ impl Bare {
             (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
             sregs.tr = segment(&start.task);
             sregs.ldt = kvm::kvm_segment { unusable: 1, ..Default::default() };
-            sregs.gdt = kvm::kvm_dtable { base: start.gdt.base, limit: start.gdt.limit, ..Default::default() };
+            sregs.gdt =
+                kvm::kvm_dtable { base: start.gdt.base, limit: start.gdt.limit, ..Default::default() };
             sregs.idt = kvm::kvm_dtable::default();
             (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (start.cr0, start.cr3, start.cr4, start.efer);
             ok(libc::ioctl(vcpu, KVM_SET_SREGS, &raw const sregs));

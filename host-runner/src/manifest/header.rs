@@ -90,11 +90,7 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let summary = table.require("summary", "say in one sentence what must hold", notes);
     let basis = table.require("basis", "say who promises it: \"arch\", \"kvm-abi\" or \"impl\"", notes);
     let reference =
-<<<<<<< HEAD
-        table.require("reference", "say where the promise is written: [\"SDM vol. 3, 6.15\"]", notes);
-=======
         table.require("reference", "say where the promise is written: [\"KVM API, KVM_EXIT_HLT\"]", notes);
->>>>>>> manifest
     let detects = table.require("detects", "say what is wrong with a hypervisor on which this fails", notes);
     let payload = if table.has("payload") || family.payload.is_none() {
         table.require("payload", "name the payload here or in [family]", notes)
@@ -105,12 +101,7 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let args = table.read::<BTreeMap<String, u64>>("args", notes);
 
     let before = notes.count();
-<<<<<<< HEAD
-    let machine =
-        table.take("machine").map(|value| read(value, notes, |value| MachineSpec::deserialize(value)));
-=======
     let machine = table.take("machine").map(|value| read(value, notes, MachineSpec::deserialize));
->>>>>>> manifest
     let machine_sound = notes.count() == before;
     let before = notes.count();
     let requires = requires(&mut table, notes);

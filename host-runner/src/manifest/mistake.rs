@@ -161,9 +161,6 @@ fn snippet<'a>(
     let from = (span.start - start).min(shown.len());
     let to = span.end.saturating_sub(start).clamp(from, shown.len());
     let kind = if note.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
-<<<<<<< HEAD
-    Snippet::source(shown).path(file).line_start(line as usize).annotation(kind.span(from..to).label(note))
-=======
     let snippet = Snippet::source(shown).path(mistake.file.as_str()).line_start(line as usize);
     Some(snippet.annotation(kind.span(from..to).label(note)))
 }
@@ -174,7 +171,6 @@ impl<'a> IntoIterator for &'a Mistakes {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
->>>>>>> manifest
 }
 
 impl fmt::Display for Mistakes {

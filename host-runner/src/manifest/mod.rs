@@ -114,15 +114,8 @@ fn read_file(path: &Path) -> Result<String, String> {
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot read this file: {error}"))?;
     String::from_utf8(bytes).map_err(|error| {
-<<<<<<< HEAD
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-=======
         let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = String::from_utf8_lossy(before).matches('\n').count();
->>>>>>> manifest
         format!("line {} is not UTF-8", line + 1)
     })
 }

@@ -71,10 +71,7 @@ fn kind(table: &Table, notes: &mut Notes) -> Option<&'static str> {
             let keys = table.keys();
             let near = keys
                 .iter()
-<<<<<<< HEAD
-=======
                 .take(16)
->>>>>>> manifest
                 .find_map(|(key, span)| Some((nearest(key, STEP_KINDS.iter().copied())?, key, span)));
             match near {
                 Some((near, key, span)) => notes
@@ -217,11 +214,7 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
         }
         values.extend(read(value, notes, Expr::deserialize).map(|value| (name, value)));
     });
-<<<<<<< HEAD
-    if values.is_empty() && errno.is_none() {
-=======
     if values.is_empty() && errno.is_none() && notes.count() == before {
->>>>>>> manifest
         notes.add(&span, "this `set` sets nothing").help(format!(
             "name numbers of the bank, or write keep = \"{}\" to write it back as it is",
             bank.name()
@@ -273,12 +266,7 @@ fn numbers<'t>(
             } else if bank.has(&name) && !key.contains('.') {
                 found.push((span.start, name, value));
             } else if is_group {
-<<<<<<< HEAD
-                let fields: Vec<_> =
-                    bank.names().into_iter().filter(|known| known.starts_with(&format!("{name}."))).collect();
-=======
                 let fields: Vec<_> = names.iter().filter(is_part).copied().collect();
->>>>>>> manifest
                 notes
                     .add(&span, format!("`{name}` has parts; name one of them"))
                     .help(suggestion("", &fields));

@@ -127,11 +127,7 @@ fn payload<'p>(
         Ok(payload) => Some(payload),
         Err(reason) => {
             let span =
-<<<<<<< HEAD
-                if draft.spans.has("payload") { draft.spans.value("payload") } else { &draft.spans.whole };
-=======
                 if draft.spans.has("payload") { draft.spans.value("payload") } else { &family.payload_span };
->>>>>>> manifest
             let names = payloads.names();
             let mistake = notes.add(span, reason);
             mistake.help(match nearest(name, names.iter().map(String::as_str)) {

@@ -226,25 +226,13 @@ fn action(action: &Action, machine: Option<&MachineSpec>, spans: &Spans, notes: 
                     && !at.is_multiple_of(u64::from(point.size))
                 {
                     notes
-<<<<<<< HEAD
-                        .add(
-                            spans.value(&path("at")),
-                            format!("{at:#x} is not aligned to {} bytes", point.size),
-                        )
-                        .help("the CPU ignores the low bits of a breakpoint's address (SDM vol. 3, 18.2.5)");
-=======
                         .add(spans.value(&path("at")), format!("{at:#x} is not aligned to {} bytes", point.size))
                         .help("the CPU ignores the low bits of a breakpoint's address (SDM vol. 3, \"Breakpoint Field Recognition\")");
->>>>>>> manifest
                 }
             }
         }
         Action::WriteMemory { size, data, .. } => {
-<<<<<<< HEAD
-            exit::memory_fits("size", "data", *size, data, spans, notes)
-=======
             exit::memory_fits("size", "data", *size, data, spans, notes);
->>>>>>> manifest
         }
         Action::CoalescedRing { size, .. } if !matches!(size, 1 | 2 | 4 | 8) => {
             notes.add(spans.value("size"), format!("no access has {size} bytes")).help("1, 2, 4 or 8");
