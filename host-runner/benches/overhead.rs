@@ -3,6 +3,8 @@
 //! `cargo bench` prints criterion's figures and, last, the ratios that docs/performance.md states: pairs
 //! measured in turn, so that a machine whose speed drifts does not favour either.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot measure has nothing to say but why")]
+
 #[path = "support/bare.rs"]
 mod bare;
 
