@@ -6,5 +6,8 @@ pub mod bank;
 pub mod case;
 pub mod exit;
 pub mod host;
+pub mod isolate;
+pub mod kernel_log;
 pub mod outcome;
 pub mod play;
+pub mod suite;
