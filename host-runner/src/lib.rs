@@ -4,6 +4,7 @@
 
 pub mod bank;
 pub mod case;
+pub mod cli;
 pub mod exit;
 pub mod host;
 pub mod isolate;
@@ -11,5 +12,6 @@ pub mod journal;
 pub mod kernel_log;
 pub mod outcome;
 pub mod play;
+pub mod report;
 pub mod suite;
 pub mod waivers;

@@ -67,11 +67,7 @@ enum Deviation {
 impl Waivers {
     /// Reads a file of waivers for a suite that has these `cases`. A file that does not exist is a
     /// mistake only if it is `wanted`. The error is for the user, with file, line and column.
-    pub fn load<'a>(
-        path: &Path,
-        wanted: bool,
-        cases: impl Iterator<Item = &'a str>,
-    ) -> Result<Self, String> {
+    pub fn load<'a>(path: &Path, wanted: bool, cases: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(text, &path.display().to_string(), cases),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted => Ok(Self::default()),
@@ -81,7 +77,8 @@ impl Waivers {
 
     fn parse<'a>(text: String, file: &str, cases: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let document: Document = toml::from_str(&text).map_err(|error| {
-            let place = error.span().map_or_else(|| file.to_owned(), |span| place(&text, file, span.start, true));
+            let place =
+                error.span().map_or_else(|| file.to_owned(), |span| place(&text, file, span.start, true));
             format!("{place}: {}", error.message())
         })?;
         let cases: Vec<&str> = cases.collect();
@@ -149,9 +146,11 @@ impl Waiver {
                 outcome
             }
             _ => {
-                let observed = self.observed.as_ref().map(|text| format!(" with `{text}`")).unwrap_or_default();
+                let observed =
+                    self.observed.as_ref().map(|text| format!(" with `{text}`")).unwrap_or_default();
                 let waived = format!("{}{observed}", self.expect.word());
-                outcome.reason += &format!(" [{} waives {waived}, and this is another deviation]", self.place);
+                let remark = format!(" [{} waives {waived}, and this is another deviation]", self.place);
+                outcome.reason.push_str(&remark);
                 outcome
             }
         }

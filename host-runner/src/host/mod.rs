@@ -61,7 +61,8 @@ impl HostFacts {
         compare("the microcode", &self.microcode, &other.microcode);
         compare("KVM's backend", &self.backend, &other.backend);
         let none = "absent".to_owned();
-        for name in self.params.keys().chain(other.params.keys().filter(|name| !self.params.contains_key(*name)))
+        for name in
+            self.params.keys().chain(other.params.keys().filter(|name| !self.params.contains_key(*name)))
         {
             let value = |facts: &'_ Self| facts.params.get(name).unwrap_or(&none).clone();
             compare(&format!("module parameter {name}"), &value(self), &value(other));

@@ -16,7 +16,9 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
     }
     for (name, wanted) in &requires.params {
         match host.params.get(name) {
-            None => return Some(format!("needs {name}={wanted}, and this host has no such module parameter")),
+            None => {
+                return Some(format!("needs {name}={wanted}, and this host has no such module parameter"));
+            }
             Some(here) if !same_setting(wanted, here) => {
                 return Some(format!("needs {name}={wanted}, and it is {here}"));
             }
@@ -85,8 +87,8 @@ mod tests {
         }
     }
 
-    fn reason(requires: Requires) -> Option<String> {
-        missing(&requires, &host())
+    fn reason(requires: &Requires) -> Option<String> {
+        missing(requires, &host())
     }
 
     #[test]
@@ -99,14 +101,14 @@ mod tests {
             params: BTreeMap::from([("kvm_intel.ept".into(), "1".into())]),
             cpus: Some(2),
         };
-        assert_eq!(reason(all), None);
-        assert_eq!(reason(Requires::default()), None);
+        assert_eq!(reason(&all), None);
+        assert_eq!(reason(&Requires::default()), None);
     }
 
     #[test]
     fn each_requirement_has_its_sentence() {
-        let says = |requires, words: &[&str]| {
-            let text = reason(requires).unwrap();
+        let says = |requires: Requires, words: &[&str]| {
+            let text = reason(&requires).unwrap();
             assert!(words.iter().all(|word| text.contains(word)), "{text}");
         };
         let none = Requires::default;

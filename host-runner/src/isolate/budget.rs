@@ -7,7 +7,7 @@ use crate::case::{Case, Step, What};
 /// Beyond what the case's own waits may take: starting, tearing down, a busy host.
 const SLACK: Duration = Duration::from_secs(30);
 /// No case is worth more, however often it repeats.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// The outer bound: every wait of the case at its longest, and 30 s more; at most ten minutes; times
 /// `scale`. Within it the machine enforces `run_ms` itself, so this ends only what is truly stuck.

@@ -53,12 +53,7 @@ pub(super) fn start(close_first: &dyn Fn(), play: impl FnOnce() -> Outcome) -> n
     }
 }
 
-fn live(
-    parent: Pid,
-    mut result: File,
-    output: &OwnedFd,
-    play: impl FnOnce() -> Outcome,
-) -> io::Result<()> {
+fn live(parent: Pid, mut result: File, output: &OwnedFd, play: impl FnOnce() -> Outcome) -> io::Result<()> {
     restrict(parent, output)?;
     let outcome = catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -15,7 +15,7 @@ use crate::suite::RunContext;
 
 /// How much longer than its case a worker may be silent. It answers at the case's limit, or ten
 /// seconds later if the case does not die.
-const WORKER_SLACK: Duration = Duration::from_secs(60);
+const WORKER_SLACK: Duration = Duration::from_mins(1);
 
 /// Workers. As many exist as threads call [`Pool::play`] at once.
 pub struct Pool {

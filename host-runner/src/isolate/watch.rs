@@ -46,10 +46,8 @@ pub(super) fn watch(
     let mut tail = VecDeque::new();
     let mut deadline = Instant::now().checked_add(limit);
     loop {
-        let mut fds = vec![
-            PollFd::new(process.as_fd(), PollFlags::POLLIN),
-            PollFd::new(control, PollFlags::POLLIN),
-        ];
+        let mut fds =
+            vec![PollFd::new(process.as_fd(), PollFlags::POLLIN), PollFd::new(control, PollFlags::POLLIN)];
         fds.extend([&result, &output].into_iter().filter(|stream| stream.open).map(Stream::poll_fd));
         match poll(&mut fds, timeout(deadline)) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -128,8 +126,8 @@ impl<'a> Stream<'a> {
 
     /// Takes what is there, at most a few pipes full: a flood must not keep us from the deadline.
     fn drain(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut buffer = [0; 64 * 1024];
-        for _ in 0..16 {
+        let mut buffer = [0; 16 * 1024];
+        for _ in 0..64 {
             if !self.open {
                 break;
             }

@@ -15,8 +15,6 @@ use super::wire::{Answer, LONGEST_OUTCOME, Request, receive, send};
 use crate::outcome::{Evidence, Outcome, Verdict};
 use crate::suite::{RunContext, Suite};
 
-/// How long a killed process may take to go away before it counts as stuck in the kernel.
-const GRACE: Duration = Duration::from_secs(10);
 /// Lines of a dead case's output that are reported.
 const OUTPUT_LINES: usize = 40;
 
@@ -66,14 +64,14 @@ fn play(
     };
     let child: Child = child::start(&close_sockets, || suite.run(case, context))?;
     send(socket, &Answer::Started { pid: child.pid.as_raw() })?;
-    let end = watch(&child, socket.as_fd(), limit, GRACE, &|pid| suite.end(pid))?;
+    let end = watch(&child, socket.as_fd(), limit, suite.grace(), &|pid| suite.end(pid))?;
     let stuck = end.status.is_none();
-    let outcome = Box::new(judge(end, limit));
+    let outcome = Box::new(judge(&end, limit));
     send(socket, &Answer::Finished { outcome, stuck })
 }
 
 /// The outcome that the process gave if it ended well, or what its end means.
-fn judge(end: End, limit: Duration) -> Outcome {
+fn judge(end: &End, limit: Duration) -> Outcome {
     let dead = |verdict, reason: String| {
         let evidence = Evidence { stderr: last_lines(&end.output), ..Evidence::default() };
         Outcome { verdict, reason, evidence: Some(Box::new(evidence)) }

@@ -51,7 +51,11 @@ impl Fingerprint {
             ("the guest payloads", &self.payloads, &now.payloads),
             ("the waivers", &self.waivers, &now.waivers),
         ];
-        pairs.iter().filter(|(_, was, is)| was != is).map(|(what, ..)| format!("{what} have changed")).collect()
+        pairs
+            .iter()
+            .filter(|(_, was, is)| was != is)
+            .map(|(what, ..)| format!("{what} have changed"))
+            .collect()
     }
 }
 

@@ -95,11 +95,7 @@ impl Journal {
     /// A case has its final verdict.
     pub fn finished(&self, case: &str, outcome: &Outcome, duration: Duration) -> io::Result<()> {
         let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.line(&Line::Finished {
-            case: case.to_owned(),
-            outcome: Box::new(outcome.clone()),
-            duration_us,
-        })
+        self.line(&Line::Finished { case: case.to_owned(), outcome: Box::new(outcome.clone()), duration_us })
     }
 
     /// Appends a whole line with one write(2), so that threads and a kill cannot mix lines.

@@ -85,7 +85,10 @@ fn the_newest_run_is_found_and_a_missing_one_is_named() {
     assert_eq!(runs.find(None).unwrap(), second.clone().max(first.clone()));
     let name = first.parent().unwrap().file_name().unwrap().to_str().unwrap();
     assert_eq!(runs.find(Some(name)).unwrap(), first);
-    assert_eq!(fs::canonicalize(folder.path().join("latest")).unwrap(), fs::canonicalize(second.parent().unwrap()).unwrap());
+    assert_eq!(
+        fs::canonicalize(folder.path().join("latest")).unwrap(),
+        fs::canonicalize(second.parent().unwrap()).unwrap()
+    );
     assert!(runs.find(Some("yesterday")).unwrap_err().to_string().contains("yesterday"));
 }
 

@@ -81,7 +81,7 @@ impl Collector {
     fn line(&mut self, text: &str, caller: Option<&str>) -> Option<Report> {
         let after_rule = std::mem::replace(&mut self.rule, is_rule(text));
         if text.contains("[ cut here ]") {
-            return self.begin(String::new(), Until::EndTrace, text, caller);
+            return self.begin("", Until::EndTrace, text, caller);
         }
         let titled = is_title(text);
         match &mut self.open {
@@ -89,7 +89,7 @@ impl Collector {
             Some(open) if !titled && caller.is_some() && open.caller.as_deref() != caller => None,
             Some(open) if titled && !open.report.title.is_empty() && !continues(&open.report, text) => {
                 let until = if after_rule { Until::Rule } else { until(text) };
-                self.begin(text.to_owned(), until, text, caller)
+                self.begin(text, until, text, caller)
             }
             Some(open) => {
                 if titled && open.report.title.is_empty() {
@@ -105,15 +105,15 @@ impl Collector {
             }
             None if titled => {
                 let until = if after_rule { Until::Rule } else { until(text) };
-                self.begin(text.to_owned(), until, text, caller)
+                self.begin(text, until, text, caller)
             }
             None => None,
         }
     }
 
-    fn begin(&mut self, title: String, until: Until, text: &str, caller: Option<&str>) -> Option<Report> {
+    fn begin(&mut self, title: &str, until: Until, text: &str, caller: Option<&str>) -> Option<Report> {
         let before = self.finish();
-        let title = clip(&title).to_owned();
+        let title = clip(title).to_owned();
         let report = Report { title, ..Report::default() };
         let mut open = Open { report, until, caller: caller.map(str::to_owned) };
         // `caller=T41` is a task; `caller=C1` is a CPU in interrupt context.

@@ -61,7 +61,10 @@ fn bug_and_its_oops_are_one_report() {
          CPU: 0 UID: 0 PID: 99 Comm: exitspec-case Not tainted 6.18.0 #1\n\
          ---[ end trace 0000000000000000 ]---",
     );
-    assert_eq!((report.title.as_str(), report.pids.as_slice()), ("kernel BUG at virt/kvm/kvm_main.c:412!", &[99][..]));
+    assert_eq!(
+        (report.title.as_str(), report.pids.as_slice()),
+        ("kernel BUG at virt/kvm/kvm_main.c:412!", &[99][..])
+    );
     let report = only(
         "BUG: kernel NULL pointer dereference, address: 0000000000000018\n\
          #PF: supervisor read access in kernel mode\n\
@@ -188,7 +191,10 @@ fn callers_tell_interleaved_lines_apart() {
 
 #[test]
 fn talk_is_no_report_and_a_flood_is_bounded() {
-    assert!(reports("kvm: disabled by bios\nkvm [41]: ignored rdmsr: 0x345 data 0x0\nsystemd: WARNING: x").is_empty());
+    assert!(
+        reports("kvm: disabled by bios\nkvm [41]: ignored rdmsr: 0x345 data 0x0\nsystemd: WARNING: x")
+            .is_empty()
+    );
     let flood = format!("BUG: sleeping function called from invalid context\n{}", "x\n".repeat(1000));
     let report = only(&flood);
     assert_eq!(report.lines.len(), MOST_LINES);
