@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    exitspec::cli::main(exitspec::suite::load)
+    exitspec::cli::main(exitspec::own_suite::load)
 }

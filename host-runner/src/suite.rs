@@ -21,6 +21,8 @@ pub struct Sources {
     pub manifests: PathBuf,
     /// The folder of guest payloads.
     pub payloads: PathBuf,
+    /// Whether nothing will be booted: then payloads that are not built are taken on trust.
+    pub listing: bool,
 }
 
 /// Reads manifests and payloads; the error is for the user, complete with places.
@@ -31,6 +33,8 @@ pub type Load = fn(&Sources) -> Result<Box<dyn Suite>, String>;
 pub struct RunContext {
     /// The host.
     pub host: HostFacts,
+    /// The KVM device.
+    pub device: PathBuf,
     /// Where every random choice starts.
     pub seed: u64,
     /// Factor on every time limit.
@@ -61,11 +65,4 @@ pub trait Suite: Send + Sync {
         // It may have ended by itself just now; there is nothing else to do about an error.
         let _ = kill(process, Signal::SIGKILL);
     }
-}
-
-/// Reads ExitSpec's own suite.
-///
-/// To be joined with the manifest loader, the payload loader and the player.
-pub fn load(sources: &Sources) -> Result<Box<dyn Suite>, String> {
-    Err(format!("{}: the manifest loader is not part of this build", sources.manifests.display()))
 }

@@ -1,2 +1,43 @@
-//! Developer tasks, one file per verb.
-fn main() {}
+//! Developer tasks, one file per verb: `cargo xtask <verb>`.
+
+mod build;
+mod schema;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// ExitSpec's developer tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build the bare-metal guests.
+    Build(build::Args),
+    /// Build guests and runner, then run the suite (or what the arguments select of it).
+    Test(test::Args),
+    /// Write test-manifests/schema.json, with which editors check manifests.
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Build(args) => build::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Schema => schema::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The chain of causes, without the backtrace that RUST_BACKTRACE would add: it is the user's error.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -24,18 +24,12 @@ pub enum Action {
         cpu: usize,
         /// Vector.
         vector: u8,
-        /// When.
-        #[serde(default)]
-        when: Delivery,
     },
-    /// KVM_NMI.
+    /// KVM_NMI. Like every vCPU ioctl it waits for KVM_RUN to return; a running vCPU takes an NMI by `msi`.
     Nmi {
         /// Which vCPU.
         #[serde(default)]
         cpu: usize,
-        /// When.
-        #[serde(default)]
-        when: Delivery,
     },
     /// KVM_SIGNAL_MSI: a message to the in-kernel local APICs (SDM vol. 3, "Message Signalled Interrupts").
     Msi {

@@ -55,6 +55,15 @@ impl DataExpect {
         }
     }
 
+    /// The bytes as they lie in memory: a number in `size` bytes, or the bytes themselves. `None` if the
+    /// number does not fit.
+    pub fn stored(&self, size: u8) -> Option<Bytes> {
+        match self {
+            Self::Number(_) => self.bytes(usize::from(size), 1),
+            Self::Bytes(bytes) => Some(bytes.clone()),
+        }
+    }
+
     /// Whether `observed`, of items of `size` bytes, is this.
     pub fn holds(&self, observed: &Bytes, size: usize) -> bool {
         let count = observed.0.len().checked_div(size).unwrap_or(0);

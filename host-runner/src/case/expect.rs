@@ -14,6 +14,10 @@ pub trait Places {
     fn at(&self, label: &str) -> Option<u64>;
     /// The address after the instruction at `label`.
     fn after(&self, label: &str) -> Option<u64>;
+    /// The label at or before an address, and the distance, for people.
+    fn nearest(&self, _address: u64) -> Option<(String, u64)> {
+        None
+    }
 }
 
 /// A number: a constant or a place in the payload.

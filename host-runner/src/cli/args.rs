@@ -23,6 +23,8 @@ pub(super) enum Verb {
     Test(Box<TestArgs>),
     /// Asks this host what it can do, prints it, and remembers it for `--list`.
     Host(PlaceArgs),
+    /// Prints the JSON Schema of manifests.
+    Schema,
     /// Plays cases for a supervisor on standard input.
     #[command(hide = true)]
     Worker(PlaceArgs),

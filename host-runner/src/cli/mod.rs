@@ -14,6 +14,7 @@ use clap::Parser;
 
 use crate::host::{Cache, HostFacts, Unusable};
 use crate::isolate;
+use crate::manifest;
 use crate::suite::Load;
 use args::{CommandLine, PlaceArgs, Verb};
 use places::Places;
@@ -51,6 +52,10 @@ pub fn main(load: Load) -> ExitCode {
         None => test::run(&test, load),
         Some(Verb::Test(test)) => test::run(&test, load),
         Some(Verb::Host(places)) => host(&places, load),
+        Some(Verb::Schema) => {
+            println!("{:#}", manifest::schema());
+            Ok(End::Conforming)
+        }
         Some(Verb::Worker(places)) => worker(&places, load),
     };
     let end = end.unwrap_or_else(|stop| {
@@ -65,7 +70,7 @@ pub fn main(load: Load) -> ExitCode {
 }
 
 fn host(args: &PlaceArgs, load: Load) -> Result<End, Stop> {
-    let places = Places::of(args);
+    let places = Places::of(args, true);
     let suite = load(&places.sources).map_err(Stop::Usage)?;
     let mut host = HostFacts::read();
     let device = suite.device(&places.device, &host)?;
@@ -82,7 +87,7 @@ fn host(args: &PlaceArgs, load: Load) -> Result<End, Stop> {
 }
 
 fn worker(args: &PlaceArgs, load: Load) -> Result<End, Stop> {
-    let suite = load(&Places::of(args).sources).map_err(Stop::Usage)?;
+    let suite = load(&Places::of(args, false).sources).map_err(Stop::Usage)?;
     // The supervisor hanging up in the middle of a case is how a worker usually dies.
     Ok(if isolate::serve(&*suite).is_ok() { End::Conforming } else { End::Deviations })
 }

@@ -15,7 +15,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn of(args: &PlaceArgs) -> Self {
+    pub(super) fn of(args: &PlaceArgs, listing: bool) -> Self {
         let target = target_folder();
         let workspace = target.parent().unwrap_or(Path::new(".")).to_owned();
         let or = |given: &Option<PathBuf>, default: PathBuf| given.clone().unwrap_or(default);
@@ -23,6 +23,7 @@ impl Places {
             sources: Sources {
                 manifests: or(&args.manifests, workspace.join("test-manifests")),
                 payloads: or(&args.payloads, target.join("guest/x86_64-unknown-linux-gnu/guest")),
+                listing,
             },
             runs: or(&args.run_dir, target.join("exitspec")),
             device: args.device.clone(),

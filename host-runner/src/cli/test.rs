@@ -25,7 +25,7 @@ use crate::waivers::Waivers;
 const DEFAULT_SEED: u64 = 1;
 
 pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
-    let places = Places::of(&args.places);
+    let places = Places::of(&args.places, args.list);
     let suite: Arc<dyn Suite> = load(&places.sources).map_err(Stop::Usage)?.into();
     let mut host = HostFacts::read();
     let waivers = waivers(args, &places, &host, &*suite)?;
@@ -53,7 +53,12 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
-    let context = RunContext { host: host.clone(), seed: begun.seed, timeout_scale: args.timeout_scale };
+    let context = RunContext {
+        host: host.clone(),
+        device: places.device.clone(),
+        seed: begun.seed,
+        timeout_scale: args.timeout_scale,
+    };
     let run = Arc::new(Run {
         pool: Pool::new(places.worker_arguments(), context),
         suite: Arc::clone(&suite),

@@ -83,6 +83,18 @@ macro_rules! exits {
                 } )* }
             }
 
+            /// The numbers that this pattern states, with the fields' names in manifests.
+            pub fn named_expects(&self) -> Vec<(String, &Expect)> {
+                match self { $( Self::$variant(pattern) => {
+                    let _ = pattern;
+                    #[allow(unused_mut, reason = "some exits have no fields")]
+                    let mut found: Vec<(String, &Expect)> = Vec::new();
+                    $( found.extend(pattern.$field.as_ref().and_then(<$type as ExitField>::expect)
+                        .map(|expect| (stringify!($field).replace('_', "-"), expect))); )*
+                    found
+                } )* }
+            }
+
             /// What in `exit` differs from this pattern; empty if it matches. A wrong kind is one mismatch.
             #[allow(unused_variables, reason = "some exits have no fields")]
             pub fn mismatches(&self, exit: &Exit, context: &PatternContext) -> Vec<Mismatch> {

@@ -47,6 +47,23 @@ impl Feature {
     }
 }
 
+impl Feature {
+    /// Clears the bit in these CPUID entries.
+    pub fn hide(self, entries: &mut [kvm_cpuid_entry2]) {
+        for entry in
+            entries.iter_mut().filter(|entry| (entry.function, entry.index) == (self.leaf, self.subleaf))
+        {
+            let value = match self.register {
+                Register::Eax => &mut entry.eax,
+                Register::Ebx => &mut entry.ebx,
+                Register::Ecx => &mut entry.ecx,
+                Register::Edx => &mut entry.edx,
+            };
+            *value &= !(1 << self.bit);
+        }
+    }
+}
+
 /// One output register and its features.
 type Row = (u32, u32, Register, &'static [(&'static str, u8)]);
 
@@ -122,6 +139,14 @@ mod tests {
         assert_eq!(Vec::from_iter(supported(&[entry(1, 0, 1 << 21)])), ["x2apic"]);
         assert_eq!(Vec::from_iter(supported(&[entry(7, 0, 1 << 16)])), ["la57"]);
         assert!(supported(&[entry(7, 1, 1 << 16), entry(2, 0, !0)]).is_empty());
+    }
+
+    #[test]
+    fn a_hidden_feature_is_gone_and_the_others_stay() {
+        let mut entries = [kvm_cpuid_entry2 { function: 1, ecx: !0, edx: !0, ..Default::default() }];
+        feature("x2apic").unwrap().hide(&mut entries);
+        assert_eq!((entries[0].ecx, entries[0].edx), (!(1 << 21), !0));
+        assert!(!supported(&entries).contains("x2apic") && supported(&entries).contains("movbe"));
     }
 
     #[test]

@@ -2,6 +2,17 @@
 //!
 //! It knows nothing of ioctls (the target does) and nothing of formats (reports do).
 
+mod code;
+mod evidence;
+mod guest;
+mod player;
+mod show;
 mod target;
+mod unchanged;
 
+#[cfg(test)]
+mod tests;
+
+pub use player::play;
+pub use show::step as show_step;
 pub use target::{Target, TargetError};

@@ -1,0 +1,64 @@
+//! Names for single instructions, so that a manifest can say `rip = "at in_reset"`.
+//!
+//! A label is a global ELF symbol. It belongs into a naked function ([`label!`](crate::label!)) or
+//! into code that starts outside 64-bit mode ([`real_mode!`](crate::real_mode!),
+//! [`protected_mode!`](crate::protected_mode!)): these are emitted once, whatever the optimizer
+//! does. A label in the `asm!` of an ordinary function could be duplicated by inlining; rustc
+//! refuses it (`named_asm_labels`, deny by default). Two labels of one name in a payload do not
+//! assemble.
+
+/// Names the next instruction of a naked function, as a line of its `naked_asm!`.
+/// ```ignore
+/// #[unsafe(naked)]
+/// extern "C" fn read_port() -> u64 {
+///     naked_asm!("xor eax, eax", guest::label!("in_reset"), "in al, 0x61", "ret")
+/// }
+/// ```
+#[macro_export]
+macro_rules! label {
+    ($name:literal) => {
+        concat!(".globl ", $name, "\n", $name, ":")
+    };
+}
+
+/// A scenario that starts in real mode: its name is the symbol at which the host starts the vCPU,
+/// with CS base 0 and RIP = the symbol. Further lines may hold [`label!`](crate::label!)s.
+/// ```ignore
+/// guest::real_mode! {
+///     /// Halts at once.
+///     real_hlt: "hlt", "jmp real_hlt"
+/// }
+/// ```
+#[macro_export]
+macro_rules! real_mode {
+    ($(#[doc = $doc:literal])* $name:ident: $($line:expr),+ $(,)?) => {
+        $crate::low_code!(".code16", $name: $($line),+);
+    };
+}
+
+/// A scenario that starts in 32-bit protected mode with flat segments, without paging; else as
+/// [`real_mode!`](crate::real_mode!).
+#[macro_export]
+macro_rules! protected_mode {
+    ($(#[doc = $doc:literal])* $name:ident: $($line:expr),+ $(,)?) => {
+        $crate::low_code!(".code32", $name: $($line),+);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! low_code {
+    ($mode:literal, $name:ident: $($line:expr),+) => {
+        ::core::arch::global_asm!(
+            ".pushsection .low.text, \"ax\", @progbits",
+            $mode,
+            concat!(".globl ", stringify!($name)),
+            concat!(".type ", stringify!($name), ", @function"),
+            concat!(stringify!($name), ":"),
+            $($line,)+
+            concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
+            ".code64", // The whole payload is one assembly file.
+            ".popsection",
+        );
+    };
+}

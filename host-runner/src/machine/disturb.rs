@@ -1,0 +1,119 @@
+//! Disturbances that no guest may notice, each from a thread of its own until it is told to stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvm_ioctls::VmFd;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::apic_page;
+use super::memory::Memory;
+use super::signal;
+use super::vcpu::Vcpu;
+use crate::case::Churn;
+use crate::play::TargetError;
+
+/// What a disturbance may touch.
+pub struct Scene {
+    /// The VM.
+    pub vm: Arc<VmFd>,
+    /// Its memory.
+    pub memory: Arc<RwLock<Memory>>,
+    /// Its vCPUs.
+    pub vcpus: Vec<Arc<Vcpu>>,
+}
+
+/// A running disturbance.
+pub struct Disturbance {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<(), TargetError>>>,
+    kicked: Vec<Arc<Vcpu>>,
+}
+
+impl Disturbance {
+    /// Starts one.
+    pub fn start(churn: Churn, scene: Scene) -> Result<Self, TargetError> {
+        let kicked = if churn == Churn::Kick { scene.vcpus.clone() } else { Vec::new() };
+        for vcpu in &kicked {
+            signal::unblock_in_run(&vcpu.fd)?;
+            vcpu.kickers.fetch_add(1, Ordering::AcqRel);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let body = move || {
+            let mut round = 0_u32;
+            while !until.load(Ordering::Acquire) {
+                disturb(churn, &scene, round)?;
+                round = round.wrapping_add(1);
+                // Leaves the guest room to get on between two disturbances, with no fixed beat.
+                std::thread::sleep(Duration::from_micros(u64::from(20 + round * 37 % 180)));
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("disturb".into()).spawn(body);
+        let thread = thread.map_err(|error| TargetError::Harness(format!("a disturbing thread: {error}")))?;
+        Ok(Self { stop, thread: Some(thread), kicked })
+    }
+
+    /// Ends it; an error of its own comes out here.
+    pub fn end(mut self) -> Result<(), TargetError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), TargetError> {
+        self.stop.store(true, Ordering::Release);
+        let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        for vcpu in self.kicked.drain(..) {
+            vcpu.kickers.fetch_sub(1, Ordering::AcqRel);
+        }
+        ended.unwrap_or_else(|_| Err(TargetError::Harness("a disturbing thread panicked".into())))
+    }
+}
+
+impl Drop for Disturbance {
+    fn drop(&mut self) {
+        // An error at this point belongs to a case that has its verdict.
+        let _ = self.join();
+    }
+}
+
+fn disturb(churn: Churn, scene: &Scene, round: u32) -> Result<(), TargetError> {
+    let running = || scene.vcpus.iter().filter(|vcpu| vcpu.running.load(Ordering::Acquire));
+    match churn {
+        Churn::Migrate => {
+            let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(failed)?;
+            let cpus: Vec<usize> =
+                (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu) == Ok(true)).collect();
+            for vcpu in running() {
+                let mut one = CpuSet::new();
+                let cpu = cpus.get(round as usize % cpus.len().max(1)).copied().unwrap_or(0);
+                one.set(cpu).map_err(failed)?;
+                // The thread may just have ended; then there is nothing to move.
+                let _ = sched_setaffinity(Pid::from_raw(vcpu.tid.load(Ordering::Acquire)), &one);
+            }
+        }
+        Churn::Pages => {
+            read(&scene.memory)?.drop_pages();
+            apic_page::churn();
+        }
+        Churn::Kick => {
+            for vcpu in running() {
+                // As above.
+                let _ = signal::send(vcpu.tid.load(Ordering::Acquire));
+            }
+        }
+        Churn::Slots => read(&scene.memory)?.flicker(&scene.vm)?,
+    }
+    Ok(())
+}
+
+fn read(memory: &RwLock<Memory>) -> Result<std::sync::RwLockReadGuard<'_, Memory>, TargetError> {
+    memory.read().map_err(|_| TargetError::Harness("guest memory's lock is poisoned".into()))
+}
+
+fn failed(error: nix::Error) -> TargetError {
+    TargetError::Harness(format!("moving a vCPU's thread: {error}"))
+}

@@ -1,0 +1,310 @@
+//! Guest memory: one memfd, mapped once per memslot.
+//!
+//! The data lives in the memfd, so the host may drop, move or remap pages at any time without losing
+//! any. Guests write to it while the host reads: all access is by copy through raw pointers.
+#![expect(unsafe_code, reason = "maps memory that a guest writes to concurrently")]
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+
+use crate::case::SlotSpec;
+use crate::play::TargetError;
+
+/// Bytes a page.
+pub const PAGE: u64 = 4096;
+
+/// A memslot: a range of guest-physical addresses and the host memory behind it.
+pub struct Slot {
+    /// Its name in manifests; `ram` for RAM.
+    pub name: String,
+    /// KVM's number for it.
+    pub number: u32,
+    /// Guest-physical address of the first byte.
+    pub gpa: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Whether KVM knows it at the moment.
+    pub present: bool,
+    flags: u32,
+    host: NonNull<u8>,
+}
+
+impl Slot {
+    fn region(&self, size: u64) -> kvm_userspace_memory_region {
+        kvm_userspace_memory_region {
+            slot: self.number,
+            flags: self.flags,
+            guest_phys_addr: self.gpa,
+            memory_size: size,
+            userspace_addr: self.host.as_ptr() as u64,
+        }
+    }
+}
+
+/// All of a VM's memory.
+pub struct Memory {
+    memfd: OwnedFd,
+    slots: Vec<Slot>,
+}
+
+// SAFETY: the mappings belong to this value alone, and every access to them is a copy between a private
+// buffer and memory that guests change at will; nothing assumes that it is stable.
+unsafe impl Send for Memory {}
+// SAFETY: as above; `&self` methods only copy.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// RAM of `ram` bytes from guest-physical 0, and the declared slots. Nothing is given to KVM yet.
+    pub fn new(ram: u64, slots: &[SlotSpec]) -> Result<Self, TargetError> {
+        let memfd =
+            memfd_create(c"exitspec-guest", MFdFlags::MFD_CLOEXEC).map_err(|e| system("memfd_create", e))?;
+        let total = ram + slots.iter().map(|slot| u64::from(slot.pages) * PAGE).sum::<u64>();
+        nix::unistd::ftruncate(&memfd, total.cast_signed())
+            .map_err(|e| system("ftruncate of guest memory", e))?;
+        let mut memory = Self { memfd, slots: Vec::with_capacity(1 + slots.len()) };
+        memory.map("ram", 0, ram, 0, true)?;
+        for spec in slots {
+            let flags = if spec.read_only { KVM_MEM_READONLY } else { 0 }
+                | if spec.log_dirty { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
+            let len = u64::from(spec.pages) * PAGE;
+            memory.map(&spec.name, spec.gpa, len, flags, spec.present)?;
+            if spec.fill != 0 {
+                let page = [spec.fill; PAGE as usize];
+                for at in (0..len).step_by(PAGE as usize) {
+                    memory.write_slot(memory.slots.len() - 1, at, &page);
+                }
+            }
+        }
+        Ok(memory)
+    }
+
+    fn map(&mut self, name: &str, gpa: u64, len: u64, flags: u32, present: bool) -> Result<(), TargetError> {
+        let offset = self.slots.iter().map(|slot| slot.len).sum::<u64>();
+        let host = self.map_at(offset, len)?;
+        let number = self.slots.len() as u32;
+        self.slots.push(Slot { name: name.into(), number, gpa, len, present, flags, host });
+        Ok(())
+    }
+
+    fn map_at(&self, offset: u64, len: u64) -> Result<NonNull<u8>, TargetError> {
+        let size = usize::try_from(len).ok().and_then(NonZeroUsize::new);
+        let size = size.ok_or_else(|| TargetError::Harness(format!("a memslot of {len} bytes")))?;
+        let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        let host =
+            unsafe { mmap(None, size, prot, MapFlags::MAP_SHARED, self.memfd.as_fd(), offset.cast_signed()) };
+        Ok(host.map_err(|e| system("mmap of guest memory", e))?.cast())
+    }
+
+    /// Tells KVM of every slot that is present.
+    pub fn register(&self, vm: &VmFd) -> Result<(), TargetError> {
+        self.slots
+            .iter()
+            .filter(|slot| slot.present)
+            .try_for_each(|slot| set_region(vm, slot.region(slot.len)))
+    }
+
+    /// The slot called `name`.
+    pub fn slot(&self, name: &str) -> Result<&Slot, TargetError> {
+        self.slots.iter().find(|slot| slot.name == name).ok_or_else(|| no_slot(name))
+    }
+
+    fn slot_mut(&mut self, name: &str) -> Result<&mut Slot, TargetError> {
+        self.slots.iter_mut().find(|slot| slot.name == name).ok_or_else(|| no_slot(name))
+    }
+
+    /// Creates a declared slot in KVM.
+    pub fn create(&mut self, vm: &VmFd, name: &str) -> Result<(), TargetError> {
+        let slot = self.slot_mut(name)?;
+        slot.present = true;
+        set_region(vm, slot.region(slot.len))
+    }
+
+    /// Deletes a slot from KVM; its content stays.
+    pub fn delete(&mut self, vm: &VmFd, name: &str) -> Result<(), TargetError> {
+        let slot = self.slot_mut(name)?;
+        slot.present = false;
+        set_region(vm, slot.region(0))
+    }
+
+    /// Moves a slot to another guest-physical address.
+    pub fn relocate(&mut self, vm: &VmFd, name: &str, gpa: u64) -> Result<(), TargetError> {
+        let slot = self.slot_mut(name)?;
+        slot.gpa = gpa;
+        set_region(vm, slot.region(slot.len))
+    }
+
+    /// Copies out of guest-physical memory; `false` if a byte of it is in no present slot.
+    pub fn read(&self, gpa: u64, into: &mut [u8]) -> bool {
+        self.pieces(gpa, into.len()).is_some_and(|pieces| {
+            let mut done = 0;
+            for (slot, at, len) in pieces {
+                // SAFETY: `pieces` keeps `at + len` inside the slot's mapping; the buffer is private.
+                unsafe {
+                    let from = self.slots[slot].host.as_ptr().add(at);
+                    std::ptr::copy_nonoverlapping(from, into[done..].as_mut_ptr(), len);
+                }
+                done += len;
+            }
+            true
+        })
+    }
+
+    /// Copies into guest-physical memory; `false`, and nothing written, if a byte of it is in no present slot.
+    pub fn write(&self, gpa: u64, from: &[u8]) -> bool {
+        self.pieces(gpa, from.len()).is_some_and(|pieces| {
+            let mut done = 0;
+            for (slot, at, len) in pieces {
+                self.write_slot(slot, at as u64, &from[done..done + len]);
+                done += len;
+            }
+            true
+        })
+    }
+
+    fn write_slot(&self, slot: usize, at: u64, from: &[u8]) {
+        let slot = &self.slots[slot];
+        assert!(at + from.len() as u64 <= slot.len, "a write beyond memslot `{}`", slot.name);
+        // SAFETY: the assertion keeps the write inside the slot's mapping; the source is private.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), slot.host.as_ptr().add(at as usize), from.len());
+        };
+    }
+
+    /// The slots behind a range: index, offset in it, bytes.
+    fn pieces(&self, gpa: u64, len: usize) -> Option<Vec<(usize, usize, usize)>> {
+        let end = gpa.checked_add(len as u64)?;
+        let mut pieces = Vec::with_capacity(1);
+        let mut at = gpa;
+        while at < end {
+            let holds = |slot: &Slot| slot.present && slot.gpa <= at && at - slot.gpa < slot.len;
+            let index = self.slots.iter().position(holds)?;
+            let slot = &self.slots[index];
+            let here = (end - at).min(slot.gpa + slot.len - at);
+            pieces.push((index, (at - slot.gpa) as usize, here as usize));
+            at += here;
+        }
+        Some(pieces)
+    }
+
+    /// Drops the host's mappings of all guest pages; the data stays in the memfd.
+    pub fn drop_pages(&self) {
+        for slot in &self.slots {
+            // SAFETY: a shared file mapping: MADV_DONTNEED only unmaps, the next access finds the same data.
+            let dropped = unsafe { madvise(slot.host.cast(), slot.len as usize, MmapAdvise::MADV_DONTNEED) };
+            debug_assert!(dropped.is_ok(), "MADV_DONTNEED on guest memory");
+        }
+    }
+
+    /// KVM_GET_DIRTY_LOG: numbers of the pages written since it was last asked.
+    pub fn dirty_pages(&self, vm: &VmFd, name: &str) -> Result<Vec<u32>, TargetError> {
+        let slot = self.slot(name)?;
+        let log = vm.get_dirty_log(slot.number, slot.len as usize).map_err(|e| TargetError::Ioctl {
+            what: format!("KVM_GET_DIRTY_LOG of slot `{name}`"),
+            error: e.to_string(),
+        })?;
+        let pages = 0..(slot.len / PAGE) as u32;
+        let dirty =
+            |page: &u32| log.get(*page as usize / 64).is_some_and(|word| word >> (page % 64) & 1 == 1);
+        Ok(pages.filter(dirty).collect())
+    }
+
+    /// An unrelated memslot of one page comes and goes.
+    pub fn flicker(&self, vm: &VmFd) -> Result<(), TargetError> {
+        let ram = self.slot("ram")?;
+        let mut region = kvm_userspace_memory_region {
+            slot: FLICKER_SLOT,
+            guest_phys_addr: FLICKER_GPA,
+            ..ram.region(PAGE)
+        };
+        region.flags = 0;
+        set_region(vm, region)?;
+        region.memory_size = 0;
+        set_region(vm, region)
+    }
+}
+
+/// Number and place of the slot that [`Memory::flicker`] makes: no case declares so many slots, and no case
+/// uses this address, 32 GiB, which the manifest's checks keep free.
+const FLICKER_SLOT: u32 = 100;
+/// As above.
+pub const FLICKER_GPA: u64 = 32 << 30;
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            // SAFETY: the mapping was made by `map_at` with this length and is used by nobody else: the
+            // machine drops its VM, and with it KVM's use of the address, before its memory.
+            let unmapped = unsafe { munmap(slot.host.cast(), slot.len as usize) };
+            debug_assert!(unmapped.is_ok(), "munmap of guest memory");
+        }
+    }
+}
+
+fn set_region(vm: &VmFd, region: kvm_userspace_memory_region) -> Result<(), TargetError> {
+    // SAFETY: the region's host memory is one of our mappings, which outlives the VM.
+    unsafe { vm.set_user_memory_region(region) }.map_err(|e| TargetError::Ioctl {
+        what: format!(
+            "KVM_SET_USER_MEMORY_REGION of slot {} ({:#x} bytes at {:#x})",
+            region.slot, region.memory_size, region.guest_phys_addr
+        ),
+        error: e.to_string(),
+    })
+}
+
+fn no_slot(name: &str) -> TargetError {
+    TargetError::Harness(format!("there is no memslot `{name}`"))
+}
+
+fn system(what: &str, error: nix::Error) -> TargetError {
+    TargetError::Harness(format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Memory {
+        let slot = |name: &str, gpa, present| SlotSpec {
+            name: name.into(),
+            gpa,
+            pages: 1,
+            read_only: false,
+            log_dirty: false,
+            present,
+            fill: 0xaa,
+        };
+        Memory::new(0x2000, &[slot("next", 0x2000, true), slot("absent", 0x3000, false)]).unwrap()
+    }
+
+    #[test]
+    fn access_crosses_slots_and_stops_at_holes() {
+        let memory = memory();
+        let mut bytes = [0; 4];
+        assert!(memory.write(0x1ffe, &[1, 2, 3, 4]));
+        assert!(memory.read(0x1ffe, &mut bytes));
+        assert_eq!(bytes, [1, 2, 3, 4]);
+        assert!(memory.read(0x2002, &mut bytes));
+        assert_eq!(bytes, [0xaa; 4], "the slot's fill");
+        assert!(!memory.write(0x2ffe, &[9; 4]), "the next slot is absent");
+        assert!(memory.read(0x2ffc, &mut bytes));
+        assert_eq!(bytes, [0xaa; 4], "a refused write writes nothing");
+        assert!(!memory.read(u64::MAX - 1, &mut bytes));
+    }
+
+    #[test]
+    fn dropped_pages_keep_their_data() {
+        let memory = memory();
+        assert!(memory.write(0x1000, b"kept"));
+        memory.drop_pages();
+        let mut bytes = [0; 4];
+        assert!(memory.read(0x1000, &mut bytes));
+        assert_eq!(&bytes, b"kept");
+    }
+}

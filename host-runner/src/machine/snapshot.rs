@@ -1,0 +1,131 @@
+//! The whole of a VM's state outside its memory, saved and restored as live migration does.
+//!
+//! Order matters to KVM: system registers come before what depends on the CPU's mode, the local APIC
+//! before events and multiprocessing state, general registers last. Before a save, every exit that is half done
+//! must have been completed by another KVM_RUN (KVM API, "The kvm_run structure"); the machine does that.
+#![expect(unsafe_code, reason = "KVM_SET_XSAVE's buffer may have to be larger than its type")]
+
+use std::sync::Arc;
+
+use kvm_bindings as kvm;
+use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_ioctls::VmFd;
+
+use super::Host;
+use super::banks::failed;
+use super::vcpu::Vcpu;
+use crate::case::{Irqchip, MachineSpec};
+use crate::play::TargetError;
+
+/// A VM's state.
+pub struct Saved {
+    vcpus: Vec<SavedVcpu>,
+    chips: Vec<kvm::kvm_irqchip>,
+    clock: kvm::kvm_clock_data,
+}
+
+struct SavedVcpu {
+    regs: kvm::kvm_regs,
+    sregs: kvm::kvm_sregs,
+    xsave: kvm::kvm_xsave,
+    xcrs: kvm::kvm_xcrs,
+    debug: kvm::kvm_debugregs,
+    msrs: Vec<kvm_msr_entry>,
+    events: kvm::kvm_vcpu_events,
+    mp_state: kvm::kvm_mp_state,
+    lapic: Option<kvm::kvm_lapic_state>,
+}
+
+/// Reads everything.
+pub fn save(host: &Host, spec: &MachineSpec, vm: &VmFd, vcpus: &[Arc<Vcpu>]) -> Result<Saved, TargetError> {
+    let indices = host.kvm.get_msr_index_list().map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
+    let mut chips = Vec::new();
+    if spec.irqchip == Irqchip::Kernel {
+        for chip_id in [kvm::KVM_IRQCHIP_PIC_MASTER, kvm::KVM_IRQCHIP_PIC_SLAVE, kvm::KVM_IRQCHIP_IOAPIC] {
+            let mut chip = kvm::kvm_irqchip { chip_id, ..kvm::kvm_irqchip::default() };
+            vm.get_irqchip(&mut chip).map_err(failed("KVM_GET_IRQCHIP"))?;
+            chips.push(chip);
+        }
+    }
+    let lapic = spec.irqchip != Irqchip::None;
+    let saved = vcpus.iter().map(|vcpu| save_vcpu(vcpu, indices.as_slice(), lapic));
+    Ok(Saved {
+        vcpus: saved.collect::<Result<_, _>>()?,
+        chips,
+        clock: vm.get_clock().map_err(failed("KVM_GET_CLOCK"))?,
+    })
+}
+
+fn save_vcpu(vcpu: &Vcpu, indices: &[u32], lapic: bool) -> Result<SavedVcpu, TargetError> {
+    let fd = &vcpu.fd;
+    Ok(SavedVcpu {
+        // First: KVM_GET_MP_STATE makes KVM take a pending INIT or SIPI into account.
+        mp_state: fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?,
+        regs: fd.get_regs().map_err(failed("KVM_GET_REGS"))?,
+        sregs: fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?,
+        xsave: fd.get_xsave().map_err(failed("KVM_GET_XSAVE"))?,
+        xcrs: fd.get_xcrs().map_err(failed("KVM_GET_XCRS"))?,
+        debug: fd.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))?,
+        msrs: save_msrs(vcpu, indices)?,
+        events: fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?,
+        lapic: if lapic { Some(fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?) } else { None },
+    })
+}
+
+/// All MSRs that this vCPU has of those that KVM lists: KVM stops at the first that it refuses, so that
+/// one is left out and the rest asked for again.
+fn save_msrs(vcpu: &Vcpu, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, TargetError> {
+    let mut saved = Vec::with_capacity(indices.len());
+    let mut rest = indices;
+    while !rest.is_empty() {
+        let entries: Vec<_> =
+            rest.iter().map(|&index| kvm_msr_entry { index, ..kvm_msr_entry::default() }).collect();
+        let mut msrs =
+            Msrs::from_entries(&entries).map_err(|_| TargetError::Harness("too many MSRs".into()))?;
+        let count = vcpu.fd.get_msrs(&mut msrs).map_err(failed("KVM_GET_MSRS"))?;
+        saved.extend_from_slice(&msrs.as_slice()[..count]);
+        rest = rest.get(count + 1..).unwrap_or_default();
+    }
+    Ok(saved)
+}
+
+/// Writes everything into a fresh VM.
+pub fn restore(spec: &MachineSpec, vm: &VmFd, vcpus: &[Arc<Vcpu>], saved: &Saved) -> Result<(), TargetError> {
+    for chip in &saved.chips {
+        vm.set_irqchip(chip).map_err(failed("KVM_SET_IRQCHIP"))?;
+    }
+    let clock = kvm::kvm_clock_data { flags: 0, ..saved.clock };
+    vm.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))?;
+    vcpus.iter().zip(&saved.vcpus).try_for_each(|(vcpu, saved)| restore_vcpu(spec, vcpu, saved))
+}
+
+fn restore_vcpu(spec: &MachineSpec, vcpu: &Vcpu, saved: &SavedVcpu) -> Result<(), TargetError> {
+    let fd = &vcpu.fd;
+    fd.set_sregs(&saved.sregs).map_err(failed("KVM_SET_SREGS"))?;
+    restore_msrs(vcpu, &saved.msrs)?;
+    fd.set_xcrs(&saved.xcrs).map_err(failed("KVM_SET_XCRS"))?;
+    // SAFETY: the state came from KVM_GET_XSAVE of a VM with the same CPUID and no dynamically enabled
+    // features, for which the 4 KiB structure is complete (KVM API 4.43).
+    unsafe { fd.set_xsave(&saved.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
+    if let Some(lapic) = &saved.lapic {
+        fd.set_lapic(lapic).map_err(failed("KVM_SET_LAPIC"))?;
+    }
+    if spec.irqchip != Irqchip::None {
+        fd.set_mp_state(saved.mp_state).map_err(failed("KVM_SET_MP_STATE"))?;
+    }
+    fd.set_debug_regs(&saved.debug).map_err(failed("KVM_SET_DEBUGREGS"))?;
+    fd.set_regs(&saved.regs).map_err(failed("KVM_SET_REGS"))?;
+    // Last: setting registers clears a pending exception.
+    fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))
+}
+
+/// As for the save: KVM stops at an MSR that it refuses, such as a read-only one.
+fn restore_msrs(vcpu: &Vcpu, entries: &[kvm_msr_entry]) -> Result<(), TargetError> {
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let msrs = Msrs::from_entries(rest).map_err(|_| TargetError::Harness("too many MSRs".into()))?;
+        let count = vcpu.fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
+        rest = rest.get(count + 1..).unwrap_or_default();
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The stage: payloads in memory, images laid out, the host's device open; plays a case from boot to verdict.
+//!
+//! What listing needs ([`Payloads`]) is apart from what only playing needs ([`Stage`]): the first
+//! opens no device.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use exitspec_protocol::{Arg, Name, Params};
+use kvm_ioctls::Kvm;
+
+use crate::case::{Case, Pio, Places, Start, Vendor};
+use crate::machine::{Host, Machine};
+use crate::manifest;
+use crate::outcome::{Outcome, Verdict};
+use crate::payload::{Image, Payload, PayloadError};
+use crate::play::{TargetError, play};
+
+/// The payloads of a directory.
+pub struct Payloads(HashMap<String, Loaded>);
+
+/// A payload, and how many bits its instructions have where no case says otherwise.
+struct Loaded(Payload);
+
+impl Payloads {
+    /// Loads every payload in `dir`: each file that is an ELF file by its name, without an extension.
+    pub fn load(dir: &Path) -> Result<Self, PayloadError> {
+        let mut payloads = HashMap::new();
+        let entries = std::fs::read_dir(dir).map_err(|error| PayloadError::unreadable(dir, error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| PayloadError::unreadable(dir, error))?.path();
+            if path.extension().is_none() && path.is_file() && !hidden(&path) {
+                let payload = Payload::load(&path)?;
+                payloads.insert(payload.name().to_owned(), Loaded(payload));
+            }
+        }
+        Ok(Self(payloads))
+    }
+
+    fn get(&self, name: &str) -> Option<&Payload> {
+        self.0.get(name).map(|loaded| &loaded.0)
+    }
+}
+
+fn hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+impl manifest::Payloads for Payloads {
+    fn payload(&self, name: &str) -> Result<&dyn manifest::PayloadInfo, String> {
+        let found = self.0.get(name).map(|payload| payload as &dyn manifest::PayloadInfo);
+        found.ok_or_else(|| {
+            format!("there is no payload `{name}`; a payload is a file in guest-payloads/src/bin")
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+impl manifest::PayloadInfo for Loaded {
+    fn has_scenario(&self, name: &str) -> bool {
+        self.0.scenarios().any(|known| known == name)
+    }
+    fn scenarios(&self) -> Vec<String> {
+        self.0.scenarios().map(str::to_owned).collect()
+    }
+    fn label_names(&self) -> Vec<String> {
+        self.0.symbols().names().map(str::to_owned).collect()
+    }
+}
+
+impl Places for Loaded {
+    fn at(&self, label: &str) -> Option<u64> {
+        self.0.symbols().lookup(label).ok()
+    }
+    fn after(&self, label: &str) -> Option<u64> {
+        self.0.instruction_after(self.at(label)?, 64)
+    }
+}
+
+/// A payload's labels as one case means them: its start mode says how wide instructions are.
+struct CasePlaces<'a> {
+    payload: &'a Payload,
+    bitness: u32,
+}
+
+impl Places for CasePlaces<'_> {
+    fn at(&self, label: &str) -> Option<u64> {
+        self.payload.symbols().lookup(label).ok()
+    }
+    fn after(&self, label: &str) -> Option<u64> {
+        self.payload.instruction_after(self.at(label)?, self.bitness)
+    }
+    fn nearest(&self, address: u64) -> Option<(String, u64)> {
+        self.payload.symbols().nearest(address).map(|(name, offset)| (name.to_owned(), offset))
+    }
+}
+
+/// Everything that cases share on one host.
+pub struct Stage<'p> {
+    payloads: &'p Payloads,
+    images: HashMap<(String, u32), Image>,
+    host: Host,
+    vendor: Vendor,
+    pio: Pio,
+    /// What every time budget is multiplied with: how much slower this host is than the reference, and
+    /// what the user asked for.
+    time_scale: f64,
+}
+
+impl<'p> Stage<'p> {
+    /// Lays out the images of `cases` and asks KVM what it supports.
+    pub fn new(
+        payloads: &'p Payloads,
+        cases: &[Case],
+        kvm: Kvm,
+        vendor: Vendor,
+        pio: Pio,
+        time_scale: f64,
+    ) -> Result<Self, String> {
+        let mut images = HashMap::new();
+        for case in cases {
+            let key = (case.payload.clone(), case.machine.memory_kib);
+            if let Some(payload) = payloads.get(&case.payload)
+                && !images.contains_key(&key)
+            {
+                let image = payload.image(u64::from(case.machine.memory_kib) << 10);
+                images.insert(key, image.map_err(|error| format!("case `{}`: {error}", case.id))?);
+            }
+        }
+        let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
+        let cpuid = cpuid.map_err(|error| format!("KVM_GET_SUPPORTED_CPUID: {error}"))?;
+        let host = Host { kvm, cpuid, intel: vendor == Vendor::Intel };
+        Ok(Self { payloads, images, host, vendor, pio, time_scale })
+    }
+
+    /// Boots `case` and judges it.
+    pub fn play(&self, case: &Case) -> Outcome {
+        match self.try_play(case) {
+            Ok(outcome) => outcome,
+            Err(TargetError::Ioctl { what, error }) => {
+                Outcome::new(Verdict::Fail, format!("the VM cannot be built: {what}: {error}"))
+            }
+            Err(error) => Outcome::new(Verdict::Error, format!("the VM cannot be built: {error}")),
+        }
+    }
+
+    fn try_play(&self, case: &Case) -> Result<Outcome, TargetError> {
+        let missing =
+            |what: &str| TargetError::Harness(format!("{what} of payload `{}` is missing", case.payload));
+        let payload = self.payloads.get(&case.payload).ok_or_else(|| missing("the file"))?;
+        let key = (case.payload.clone(), case.machine.memory_kib);
+        let image = self.images.get(&key).ok_or_else(|| missing("the image"))?;
+        let bitness = match case.machine.start {
+            Start::Long => 64,
+            Start::Protected => 32,
+            Start::Real => 16,
+        };
+        let places = CasePlaces { payload, bitness };
+        let entry = match case.machine.start {
+            Start::Long => 0,
+            Start::Protected | Start::Real => {
+                places.at(&case.scenario).ok_or_else(|| missing(&format!("label `{}`", case.scenario)))?
+            }
+        };
+        let budget = Duration::from_millis(case.budget.run_ms.into()).mul_f64(self.time_scale);
+        let params = params(case)?;
+        let mut machine = Machine::new(&self.host, &case.machine, image, &params, entry, budget)?;
+        Ok(play(case, self.vendor, self.pio, &mut machine, &places))
+    }
+}
+
+/// What the payload is told: its scenario and arguments.
+fn params(case: &Case) -> Result<[u8; Params::SIZE], TargetError> {
+    let name = |text: &str| {
+        Name::new(text)
+            .ok_or_else(|| TargetError::Harness(format!("`{text}` is longer than {} bytes", Name::MAX)))
+    };
+    let mut params = Params::new(name(&case.scenario)?);
+    for (slot, (text, value)) in params.args.iter_mut().zip(&case.args) {
+        *slot = Arg { name: name(text)?, value: *value };
+        params.arg_count += 1;
+    }
+    Ok(params.to_bytes())
+}
