@@ -34,7 +34,7 @@ const RUSTFLAGS: &[&str] = &[
 const PHASED_OUT: &str = "previously accepted by the compiler but is being phased out";
 
 /// `cargo xtask build`
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Treat the guests' warnings as errors.
     #[arg(long)]
@@ -104,9 +104,14 @@ fn is_noise(rendered: &str) -> bool {
 }
 
 /// The workspace's root: this crate's parent folder.
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
+}
+
+/// Where the built payloads are.
+pub(crate) fn payloads() -> PathBuf {
+    target_dir().join(TARGET).join(PROFILE)
 }
 
 fn target_dir() -> PathBuf {

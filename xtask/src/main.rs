@@ -1,6 +1,8 @@
 //! Developer tasks, one file per verb: `cargo xtask <verb>`.
 
 mod build;
+mod schema;
+mod test;
 
 use std::process::ExitCode;
 
@@ -18,11 +20,17 @@ struct Cli {
 enum Verb {
     /// Build the bare-metal guests.
     Build(build::Args),
+    /// Build guests and runner, then run the suite (or what the arguments select of it).
+    Test(test::Args),
+    /// Write test-manifests/schema.json, with which editors check manifests.
+    Schema,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Schema => schema::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
