@@ -3,7 +3,6 @@
 
 mod apic_page;
 mod banks;
-pub mod caps;
 mod coalesced;
 mod decode;
 mod disturb;
@@ -28,12 +27,13 @@ use self::banks::failed;
 use self::disturb::{Disturbance, Scene};
 use self::limit::Limit;
 use self::memory::Memory;
-pub use self::memory::{FLICKER_GPA, PAGE};
+pub use self::memory::PAGE;
 use self::seat::Seat;
 use self::vcpu::Vcpu;
 use crate::bank::Bank;
 use crate::case::{Access, Action, Breakpoint, Bytes, Delivery, Irqchip, MachineSpec, Places, Start};
 use crate::exit::Exit;
+use crate::host::switches;
 use crate::payload::Image;
 use crate::play::{Target, TargetError};
 
@@ -431,13 +431,13 @@ fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
     };
     for name in &spec.enable_caps {
         let unknown = || TargetError::Harness(format!("capability `{name}` cannot be enabled"));
-        let (cap, arg) = caps::enable(name).ok_or_else(unknown)?;
+        let (cap, arg) = switches::enable(name).ok_or_else(unknown)?;
         enable(cap, arg).map_err(failed(&format!("KVM_ENABLE_CAP of {name}")))?;
     }
     let mut quirks = 0;
     for name in &spec.disable_quirks {
-        quirks |=
-            caps::quirk(name).ok_or_else(|| TargetError::Harness(format!("there is no quirk `{name}`")))?;
+        quirks |= switches::quirk(name)
+            .ok_or_else(|| TargetError::Harness(format!("there is no quirk `{name}`")))?;
     }
     if quirks != 0 {
         enable(kvm_bindings::KVM_CAP_DISABLE_QUIRKS2, quirks.into())
