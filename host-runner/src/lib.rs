@@ -4,11 +4,19 @@
 
 pub mod bank;
 pub mod case;
+pub mod cli;
 pub mod exit;
 pub mod host;
+pub mod isolate;
+pub mod journal;
+pub mod kernel_log;
 pub mod machine;
 pub mod manifest;
 pub mod outcome;
+pub mod own_suite;
 pub mod payload;
 pub mod play;
+pub mod report;
 pub mod stage;
+pub mod suite;
+pub mod waivers;

@@ -34,14 +34,14 @@ const RUSTFLAGS: &[&str] = &[
 const PHASED_OUT: &str = "previously accepted by the compiler but is being phased out";
 
 /// `cargo xtask build`
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// Treat the guests' warnings as errors.
     #[arg(long)]
-    deny_warnings: bool,
+    pub(crate) deny_warnings: bool,
     /// Check the guests with clippy instead of building them.
     #[arg(long)]
-    clippy: bool,
+    pub(crate) clippy: bool,
 }
 
 /// Builds every payload into `target/guest/x86_64-unknown-linux-gnu/guest/`.
@@ -104,9 +104,14 @@ fn is_noise(rendered: &str) -> bool {
 }
 
 /// The workspace's root: this crate's parent folder.
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     xtask.parent().unwrap_or(xtask)
+}
+
+/// Where the built payloads are.
+pub(crate) fn payloads() -> PathBuf {
+    target_dir().join(TARGET).join(PROFILE)
 }
 
 fn target_dir() -> PathBuf {

@@ -32,7 +32,7 @@ pub struct Bare {
 /// A VM with one vCPU.
 pub struct Vm<'b> {
     bare: &'b Bare,
-    vm: c_int,
+    fd: c_int,
     vcpu: c_int,
     run: *mut kvm::kvm_run,
     ram: *mut u8,
@@ -52,7 +52,7 @@ impl Bare {
         bytes.extend(unsafe { std::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), size) });
         unsafe {
             let kvm = ok(libc::open(c"/dev/kvm".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC));
-            let run_size = ok(libc::ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0)) as usize;
+            let run_size = ok(libc::ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0)).cast_unsigned() as usize;
             Self { kvm, run_size, cpuid: bytes }
         }
     }
@@ -100,7 +100,7 @@ impl Bare {
             let (rip, rsp, rdi, rflags) = (start.rip, start.rsp, start.rdi, start.rflags);
             let regs = kvm::kvm_regs { rip, rsp, rdi, rflags, ..Default::default() };
             ok(libc::ioctl(vcpu, KVM_SET_REGS, &raw const regs));
-            Vm { bare: self, vm, vcpu, run: run.cast(), ram, ram_size }
+            Vm { bare: self, fd: vm, vcpu, run: run.cast(), ram, ram_size }
         }
     }
 }
@@ -120,7 +120,7 @@ impl Drop for Vm<'_> {
         unsafe {
             libc::munmap(self.run.cast::<c_void>(), self.bare.run_size);
             libc::close(self.vcpu);
-            libc::close(self.vm);
+            libc::close(self.fd);
             libc::munmap(self.ram.cast::<c_void>(), self.ram_size);
         }
     }

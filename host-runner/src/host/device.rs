@@ -27,7 +27,7 @@ impl DeviceFacts {
         let path = CString::new(device.as_os_str().as_bytes()).map_err(|_| open_error(libc::EINVAL))?;
         let kvm = Kvm::new_with_path(path).map_err(|error| open_error(error.errno()))?;
         let version = kvm.get_api_version();
-        if version != KVM_API_VERSION as i32 {
+        if version != KVM_API_VERSION.cast_signed() {
             return Err(Unusable::Version { device: device.into(), version });
         }
         let entries = kvm

@@ -87,8 +87,8 @@ mod tests {
         }
     }
 
-    fn reason(requires: Requires) -> Option<String> {
-        missing(&requires, &host())
+    fn reason(requires: &Requires) -> Option<String> {
+        missing(requires, &host())
     }
 
     #[test]
@@ -101,14 +101,14 @@ mod tests {
             params: BTreeMap::from([("kvm_intel.ept".into(), "1".into())]),
             cpus: Some(2),
         };
-        assert_eq!(reason(all), None);
-        assert_eq!(reason(Requires::default()), None);
+        assert_eq!(reason(&all), None);
+        assert_eq!(reason(&Requires::default()), None);
     }
 
     #[test]
     fn each_requirement_has_its_sentence() {
-        let says = |requires, words: &[&str]| {
-            let text = reason(requires).unwrap();
+        let says = |requires: Requires, words: &[&str]| {
+            let text = reason(&requires).unwrap();
             assert!(words.iter().all(|word| text.contains(word)), "{text}");
         };
         let none = Requires::default;

@@ -12,6 +12,7 @@ mod memory;
 mod seat;
 mod signal;
 mod snapshot;
+pub mod speed;
 mod start;
 mod vcpu;
 

@@ -68,7 +68,9 @@ impl Finding {
 
     /// The guest reports without end.
     pub fn flood(cpu: usize, limit: u32) -> Box<Self> {
-        let reason = format!("the guest floods the report port: more than {limit} reports within one step");
+        let reason = format!(
+            "the guest floods the report port, or KVM_RUN returns EAGAIN: more than {limit} times within one step"
+        );
         Self::guest(cpu, reason)
     }
 

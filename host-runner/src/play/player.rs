@@ -9,7 +9,7 @@ use crate::case::{
     BankExpect, BankSet, Bytes, Case, ExitStep, Expect, GuestStep, MemoryExpect, Pio, Places, Step, Vendor,
     What,
 };
-use crate::exit::{Exit, Mismatch, PatternContext};
+use crate::exit::{Exit, ExitPattern, Mismatch, PatternContext};
 use crate::outcome::Outcome;
 
 /// Plays `case` on a host of this kind and judges it.
@@ -45,7 +45,7 @@ struct Player<'a, T> {
     places: &'a dyn Places,
     before: Before,
     trace: Trace<'a>,
-    /// Reports since the last step.
+    /// Reports, and returns with EAGAIN, since the last step.
     reports: u32,
 }
 
@@ -111,16 +111,20 @@ impl<'a, T: Target> Player<'a, T> {
     }
 
     /// Lets a vCPU run until it exits or says something that a step must match.
-    fn next(&mut self, cpu: usize) -> Walk<Next> {
+    ///
+    /// KVM_RUN of a vCPU that INIT or SIPI has just woken returns EAGAIN, once or more often as the two come
+    /// together or apart; every VMM goes on then, and so does this, unless the step asks for it.
+    fn next(&mut self, cpu: usize, takes_again: bool) -> Walk<Next> {
         loop {
             let exit = self.target.run(cpu).map_err(|error| Finding::target(cpu, error))?;
+            if exit == (Exit::Again {}) && !takes_again {
+                self.count(cpu)?;
+                continue;
+            }
             match guest::read(&exit, self.target) {
                 None => return Ok(Next::Exit(exit)),
                 Some(said) => {
-                    self.reports += 1;
-                    if self.reports > self.case.budget.reports {
-                        return Err(Finding::flood(cpu, self.case.budget.reports));
-                    }
+                    self.count(cpu)?;
                     if let Some(finding) = self.hear(cpu, &said) {
                         return Err(finding);
                     }
@@ -130,6 +134,15 @@ impl<'a, T: Target> Player<'a, T> {
                 }
             }
         }
+    }
+
+    /// Counts a return of KVM_RUN that no step matches.
+    fn count(&mut self, cpu: usize) -> Walk {
+        self.reports += 1;
+        if self.reports > self.case.budget.reports {
+            return Err(Finding::flood(cpu, self.case.budget.reports));
+        }
+        Ok(())
     }
 
     /// Notes what the guest says; a finding if that alone decides the case.
@@ -157,7 +170,7 @@ impl<'a, T: Target> Player<'a, T> {
             return self.stopped(cpu);
         }
         for _ in 0..step.times {
-            match self.next(cpu)? {
+            match self.next(cpu, matches!(step.pattern, ExitPattern::Again(_)))? {
                 Next::Said(said) => return Err(Finding::exit(cpu, &step.pattern, said.to_string())),
                 Next::Exit(exit) => {
                     self.match_exit(step, &exit)?;
@@ -212,7 +225,7 @@ impl<'a, T: Target> Player<'a, T> {
         let cpu = match step {
             GuestStep::Done(cpu) | GuestStep::Value { cpu, .. } => *cpu,
         };
-        let said = match self.next(cpu)? {
+        let said = match self.next(cpu, false)? {
             Next::Said(said) => said,
             Next::Exit(exit) => {
                 self.trace.saw(&exit);

@@ -249,6 +249,18 @@ fn times_and_threads_need_every_exit() {
 }
 
 #[test]
+fn again_is_passed_over_unless_it_is_asked_for() {
+    let hlt = || exit("hlt", serde_json::json!({}));
+    let again = || exit("again", serde_json::json!({}));
+    let script = || Fake::exits([Exit::Again {}, Exit::Hlt {}]);
+    assert_eq!(run(vec![hlt()], &mut script()).verdict, Verdict::Pass);
+    assert_eq!(run(vec![again(), hlt()], &mut script()).verdict, Verdict::Pass);
+    assert_eq!(run(vec![again(), again()], &mut script()).verdict, Verdict::Fail);
+    let endless = &mut Fake::exits((0..100).map(|_| Exit::Again {}));
+    assert_eq!(run(vec![hlt()], endless).verdict, Verdict::Fail);
+}
+
+#[test]
 fn guest_values_and_done_are_matched() {
     let value =
         |is| What::Guest(GuestStep::Value { cpu: 0, name: "cr2".into(), is: Expect::Is(Expr::Number(is)) });

@@ -131,7 +131,7 @@ fn keys_of_steps() {
     bad_step("{ set = \"msrs\", ^0x1g = 1 }", &["unknown key `0x1g`"]);
     bad_step("^{ do = \"interrupt\" }", &["missing key `vector`"]);
     bad_step("{ do = \"interrupt\", vector = ^256 }", &["0 to 255", "256"]);
-    bad_step("{ do = \"nmi\", ^wehn = \"now\" }", &["unknown key `wehn`", "did you mean `when`"]);
+    bad_step("{ do = \"signal\", ^wehn = \"now\" }", &["unknown key `wehn`", "did you mean `when`"]);
     bad_step("^{ repeat = 3 }", &["missing key `steps`"]);
     bad_step("^{ repeat = 3, steps = [] }", &["repeats nothing"]);
     bad_step("{ repeat = 3, steps = [{ exit = ^\"htl\" }] }", &["did you mean `hlt`"]);

@@ -1,0 +1,93 @@
+//! The command line: reads arguments, calls the verb, turns the end into an exit status.
+
+mod args;
+mod places;
+mod progress;
+mod run;
+mod select;
+mod test;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::host::{Cache, HostFacts, Unusable};
+use crate::isolate;
+use crate::manifest;
+use crate::suite::Load;
+use args::{CommandLine, PlaceArgs, Verb};
+use places::Places;
+
+/// How a run ends, as the process's exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The host conforms.
+    Conforming = 0,
+    /// It deviates, or a case is broken.
+    Deviations = 1,
+    /// Wrong usage or manifest.
+    Usage = 2,
+    /// This host cannot run anything.
+    Unusable = 3,
+    /// Nothing ran.
+    Nothing = 4,
+}
+
+/// Why there is no run.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error("{0}")]
+    Usage(String),
+    #[error("this host cannot run anything: {0}")]
+    Unusable(#[from] Unusable),
+    #[error("{0}")]
+    Nothing(String),
+}
+
+/// The program. `load` reads the suite that it runs.
+pub fn main(load: Load) -> ExitCode {
+    let CommandLine { verb, test } = CommandLine::parse();
+    let end = match verb {
+        None => test::run(&test, load),
+        Some(Verb::Test(test)) => test::run(&test, load),
+        Some(Verb::Host(places)) => host(&places, load),
+        Some(Verb::Schema) => {
+            println!("{:#}", manifest::schema());
+            Ok(End::Conforming)
+        }
+        Some(Verb::Worker(places)) => worker(&places, load),
+    };
+    let end = end.unwrap_or_else(|stop| {
+        eprintln!("exitspec: {stop}");
+        match stop {
+            Stop::Usage(_) => End::Usage,
+            Stop::Unusable(_) => End::Unusable,
+            Stop::Nothing(_) => End::Nothing,
+        }
+    });
+    ExitCode::from(end as u8)
+}
+
+fn host(args: &PlaceArgs, load: Load) -> Result<End, Stop> {
+    let places = Places::of(args, true);
+    let suite = load(&places.sources).map_err(Stop::Usage)?;
+    let mut host = HostFacts::read();
+    let device = suite.device(&places.device, &host)?;
+    println!("{host}");
+    println!("CPUs          {}", host.cpus);
+    let words = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(" ");
+    println!("capabilities  {}", words(&device.caps));
+    println!("CPU features  {}", words(&device.cpuid));
+    host.device = Some(device);
+    Cache::in_folder(&places.runs)
+        .store(&host)
+        .map_err(|error| Stop::Usage(format!("{}: {error}", places.runs.display())))?;
+    Ok(End::Conforming)
+}
+
+fn worker(args: &PlaceArgs, load: Load) -> Result<End, Stop> {
+    let suite = load(&Places::of(args, false).sources).map_err(Stop::Usage)?;
+    // The supervisor hanging up in the middle of a case is how a worker usually dies.
+    Ok(if isolate::serve(&*suite).is_ok() { End::Conforming } else { End::Deviations })
+}

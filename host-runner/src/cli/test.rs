@@ -1,0 +1,275 @@
+//! The verb `test`: selects, lists, decides skips, runs, sums up.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
+
+use super::args::{Color, Format, TestArgs};
+use super::places::Places;
+use super::progress::Progress;
+use super::run::Run;
+use super::{End, Stop, select};
+use crate::host::{Cache, HostFacts, missing};
+use crate::isolate::Pool;
+use crate::journal::{Fingerprint, Header, Journal, Runs};
+use crate::kernel_log::KernelLog;
+use crate::outcome::{Outcome, Verdict};
+use crate::report::{Paint, Summary, Tally};
+use crate::suite::{Load, RunContext, Suite};
+use crate::waivers::Waivers;
+
+/// The same command line gives the same run, so the default is a constant.
+const DEFAULT_SEED: u64 = 1;
+
+pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
+    let places = Places::of(&args.places, args.list);
+    let suite: Arc<dyn Suite> = load(&places.sources).map_err(Stop::Usage)?.into();
+    let mut host = HostFacts::read();
+    let waivers = waivers(args, &places, &host, &*suite)?;
+    let cache = Cache::in_folder(&places.runs);
+    if args.list {
+        host.device = cache.load(&host);
+        list(args, &*suite, &waivers, &host);
+        return Ok(End::Conforming);
+    }
+
+    host.device = Some(suite.device(&places.device, &host)?);
+    let mut remarks = Vec::new();
+    if let Err(error) = cache.store(&host) {
+        remarks.push(format!("what this host can do could not be remembered for --list: {error}"));
+    }
+    let begun = begin(args, &places, &*suite, &waivers, &host)?;
+    let kernel_log = KernelLog::open(&args.kernel_log).unwrap_or_else(|error| {
+        let path = args.kernel_log.display();
+        remarks.push(format!("the kernel log is not watched: {path}: {error}; run as root to watch it"));
+        KernelLog::unwatched()
+    });
+    let slowness = suite.slowness(&places.device, &host).unwrap_or_else(|error| {
+        remarks.push(format!("the host's speed could not be measured, time limits are not scaled: {error}"));
+        1.0
+    });
+    let timeout_scale = args.timeout_scale * slowness;
+    let paint = match args.color {
+        Color::Always => Paint::new(true),
+        Color::Never => Paint::new(false),
+        Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
+    };
+    let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
+    let context =
+        RunContext { host: host.clone(), device: places.device.clone(), seed: begun.seed, timeout_scale };
+    let run = Arc::new(Run {
+        pool: Pool::new(places.worker_arguments(), context),
+        suite: Arc::clone(&suite),
+        kernel_log,
+        journal: begun.journal,
+        waivers,
+        paint,
+        progress: Progress::new(begun.todo.len()),
+        timeout_scale,
+        outcomes: Mutex::new(begun.done),
+    });
+    let trials = begun.todo.iter().map(|&index| trial(args, &run, index, &host)).collect();
+    // The threads end before this returns, and the worker processes with the pool.
+    let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
+    conclude(args, &run, &host, remarks, conclusion.has_failed())
+}
+
+fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
+    if args.no_waivers {
+        return Ok(Waivers::default());
+    }
+    let default = places.sources.manifests.join("waivers").join(format!("{}.toml", host.backend));
+    let path = args.waivers.as_ref().unwrap_or(&default);
+    let ids = suite.cases().iter().map(|case| case.id.as_str());
+    Waivers::load(path, args.waivers.is_some(), ids).map_err(Stop::Usage)
+}
+
+/// What a run starts with.
+struct Begun {
+    journal: Option<Journal>,
+    seed: u64,
+    done: BTreeMap<String, Outcome>,
+    todo: Vec<usize>,
+}
+
+fn begin(
+    args: &TestArgs,
+    places: &Places,
+    suite: &dyn Suite,
+    waivers: &Waivers,
+    host: &HostFacts,
+) -> Result<Begun, Stop> {
+    let usage = |what: &Path, error: std::io::Error| Stop::Usage(format!("{}: {error}", what.display()));
+    let cases = suite.cases();
+    let payloads: std::collections::BTreeSet<PathBuf> =
+        cases.iter().map(|case| places.sources.payloads.join(&case.payload)).collect();
+    let manifests = &places.sources.manifests;
+    let fingerprint = Fingerprint::take(manifests, &Vec::from_iter(payloads), waivers.text())
+        .map_err(|error| usage(manifests, error))?;
+    let runs = Runs::in_folder(&places.runs);
+
+    if let Some(wanted) = &args.resume {
+        let path = runs.find(wanted.as_deref()).map_err(|error| Stop::Usage(error.to_string()))?;
+        let (journal, found) = Journal::reopen(&path).map_err(|error| usage(&path, error))?;
+        let mut differences = found.header.host.differences(host);
+        differences.extend(found.header.fingerprint.differences(&fingerprint));
+        if args.seed.is_some_and(|seed| seed != found.header.seed) {
+            differences.push(format!("its seed is {}", found.header.seed));
+        }
+        if !differences.is_empty() {
+            let path = path.display();
+            return Err(Stop::Usage(format!(
+                "cannot resume {path}: {}\nstart a new run",
+                differences.join(", ")
+            )));
+        }
+        let todo: Vec<&String> =
+            found.header.selected.iter().filter(|id| !found.finished.contains_key(*id)).collect();
+        let todo = (0..cases.len()).filter(|&index| todo.contains(&&cases[index].id)).collect();
+        return Ok(Begun { journal: Some(journal), seed: found.header.seed, done: found.finished, todo });
+    }
+
+    let takes = |index: &usize| {
+        let case = &cases[*index];
+        select::takes(args, &case.id) && (!args.ignored || missing(&case.requires, host).is_some())
+    };
+    let todo: Vec<usize> = (0..cases.len()).filter(takes).collect();
+    if todo.is_empty() {
+        let count = cases.len();
+        return Err(Stop::Nothing(format!("no case matches; there are {count}, and --list names them")));
+    }
+    let seed = args.seed.unwrap_or(DEFAULT_SEED);
+    // cargo nextest starts a process per case and keeps the results itself.
+    let journal = if under_nextest() && args.places.run_dir.is_none() {
+        None
+    } else {
+        let header = Header {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: revision(manifests),
+            host: host.clone(),
+            command: std::env::args().collect(),
+            seed,
+            fingerprint,
+            selected: todo.iter().map(|&index| cases[index].id.clone()).collect(),
+        };
+        let path = runs.create().map_err(|error| usage(&places.runs, error))?;
+        Some(Journal::create(&path, &header).map_err(|error| usage(&path, error))?)
+    };
+    Ok(Begun { journal, seed, done: BTreeMap::new(), todo })
+}
+
+fn trial(args: &TestArgs, run: &Arc<Run>, index: usize, host: &HostFacts) -> Trial {
+    let case = &run.suite.cases()[index];
+    let forced = args.ignored || args.include_ignored;
+    let reason = missing(&case.requires, host).filter(|_| !forced);
+    let unplayed = |verdict, reason| run.settle_unplayed(case, Outcome::new(verdict, reason));
+    match reason {
+        // nextest asks only for what the list did not mark; "ignored" would show as a pass there.
+        Some(reason) if under_nextest() => {
+            let text = format!(
+                "{reason}; the list could not know: run `exitspec host` once to tell it (cargo run -p host-runner -- host)"
+            );
+            let result = unplayed(Verdict::Error, text);
+            Trial::test(&case.id, || result)
+        }
+        Some(reason) => {
+            let result = unplayed(Verdict::Skip, reason);
+            // Fails only if the journal cannot be written; then it must be seen.
+            let seen = result.is_err();
+            Trial::test(&case.id, || result).with_ignored_flag(!seen)
+        }
+        None => {
+            let shared = Arc::clone(run);
+            Trial::test(&case.id, move || shared.play(index)).with_kind(kind(&run.waivers, &case.id))
+        }
+    }
+}
+
+fn kind(waivers: &Waivers, case: &str) -> &'static str {
+    if waivers.get(case).is_some() { "xfail" } else { "" }
+}
+
+/// Prints what would run. Knows of the device only what an earlier run remembered.
+fn list(args: &TestArgs, suite: &dyn Suite, waivers: &Waivers, host: &HostFacts) {
+    let taken = suite.cases().iter().filter(|case| select::takes(args, &case.id));
+    let trials = taken.map(|case| {
+        let ignored = missing(&case.requires, host).is_some();
+        Trial::test(&case.id, || Ok(())).with_kind(kind(waivers, &case.id)).with_ignored_flag(ignored)
+    });
+    let _ = libtest_mimic::run(&libtest_arguments(args), trials.collect());
+}
+
+/// The selection is made already, so no filter is passed on.
+fn libtest_arguments(args: &TestArgs) -> Arguments {
+    let threads = args.test_threads.map(usize::from);
+    Arguments {
+        list: args.list,
+        ignored: args.list && args.ignored,
+        include_ignored: args.include_ignored,
+        quiet: args.quiet,
+        test_threads: threads,
+        logfile: args.logfile.as_ref().map(|path| path.display().to_string()),
+        format: args.format.map(|format| match format {
+            Format::Pretty => FormatSetting::Pretty,
+            Format::Terse => FormatSetting::Terse,
+            Format::Json => FormatSetting::Json,
+        }),
+        color: Some(match args.color {
+            Color::Auto => ColorSetting::Auto,
+            Color::Always => ColorSetting::Always,
+            Color::Never => ColorSetting::Never,
+        }),
+        ..Arguments::default()
+    }
+}
+
+fn conclude(
+    args: &TestArgs,
+    run: &Run,
+    host: &HostFacts,
+    mut remarks: Vec<String>,
+    any_failed: bool,
+) -> Result<End, Stop> {
+    let stray = run.kernel_log.stray();
+    remarks.extend(stray.iter().map(|report| {
+        format!("the kernel reported between cases, so this run deviates: {}", report.lines.join("\n    "))
+    }));
+    if run.kernel_log.overrun() {
+        remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
+    }
+    let outcomes = run.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+    let summary = Summary {
+        outcomes: &outcomes,
+        host,
+        journal: run.journal.as_ref().map(|journal| journal.path().to_owned()),
+        remarks: &remarks,
+    };
+    if args.format == Some(Format::Json) {
+        eprint!("{summary}");
+    } else {
+        print!("{summary}");
+    }
+    let tally = Tally::of(outcomes.values());
+    // A result that could not be kept has failed without an outcome.
+    if tally.bad > 0 || any_failed || !stray.is_empty() {
+        Ok(End::Deviations)
+    } else if tally.ran() {
+        Ok(End::Conforming)
+    } else {
+        Err(Stop::Nothing("nothing ran: every case was skipped".to_owned()))
+    }
+}
+
+fn under_nextest() -> bool {
+    std::env::var_os("NEXTEST").is_some()
+}
+
+/// The commit that the manifests are at, if they are in a repository and git is there.
+fn revision(manifests: &Path) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(manifests).args(["rev-parse", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}

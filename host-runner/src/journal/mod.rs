@@ -1,0 +1,110 @@
+//! Results on disk as they happen: one JSON document per line, each a single write.
+//!
+//! Whatever kills the run, the lines before are there, at most the last one is torn, and a later run
+//! can go on from them. This module knows nothing of how cases are run.
+
+mod fingerprint;
+mod read;
+mod runs;
+
+pub use fingerprint::Fingerprint;
+pub use read::Recovered;
+pub use runs::Runs;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::HostFacts;
+use crate::outcome::Outcome;
+
+/// The first line: what was run, where, and with what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the runner.
+    pub version: String,
+    /// `git rev-parse HEAD` of the suite, if it is in a repository.
+    pub revision: Option<String>,
+    /// The host.
+    pub host: HostFacts,
+    /// The command line.
+    pub command: Vec<String>,
+    /// The seed.
+    pub seed: u64,
+    /// Hashes of what decides the verdicts.
+    pub fingerprint: Fingerprint,
+    /// The cases of the run, in their order.
+    pub selected: Vec<String>,
+}
+
+/// A line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line {
+    Header(Box<Header>),
+    Started { case: String, at: String },
+    Finished { case: String, outcome: Box<Outcome>, duration_us: u64 },
+}
+
+/// A journal that is being written. Locked against a second run on the same file.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Begins a journal in a new file.
+    pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        file.try_lock()?;
+        let journal = Self { path: path.to_owned(), file };
+        journal.line(&Line::Header(Box::new(header.clone())))?;
+        Ok(journal)
+    }
+
+    /// Goes on with a journal that was read; a torn last line is ended first.
+    pub fn reopen(path: &Path) -> io::Result<(Self, Recovered)> {
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.try_lock().map_err(|error| match error {
+            std::fs::TryLockError::WouldBlock => io::Error::other("another process is writing to it"),
+            std::fs::TryLockError::Error(error) => error,
+        })?;
+        let journal = Self { path: path.to_owned(), file };
+        let recovered = Recovered::read(path)?;
+        if recovered.torn {
+            (&journal.file).write_all(b"\n")?;
+        }
+        Ok((journal, recovered))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A case is about to boot.
+    pub fn started(&self, case: &str) -> io::Result<()> {
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        self.line(&Line::Started { case: case.to_owned(), at })
+    }
+
+    /// A case has its final verdict.
+    pub fn finished(&self, case: &str, outcome: &Outcome, duration: Duration) -> io::Result<()> {
+        let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.line(&Line::Finished { case: case.to_owned(), outcome: Box::new(outcome.clone()), duration_us })
+    }
+
+    /// Appends a whole line with one write(2), so that threads and a kill cannot mix lines.
+    fn line(&self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        (&self.file).write_all(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

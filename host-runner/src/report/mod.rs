@@ -1,0 +1,10 @@
+//! Outcomes as people read them; one file per form. Knows nothing of KVM.
+
+mod console;
+mod paint;
+mod registers;
+mod summary;
+
+pub use console::failure;
+pub use paint::Paint;
+pub use summary::{Summary, Tally};

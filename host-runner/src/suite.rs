@@ -1,0 +1,74 @@
+//! What the runner runs: cases, and a function that plays one of them.
+//!
+//! The boundary between the part that plays a case (machine, play) and the part around it
+//! (processes, journal, command line), so that the latter can be tested without KVM.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::case::Case;
+use crate::host::{DeviceFacts, HostFacts, Unusable};
+use crate::outcome::Outcome;
+
+/// Where a suite comes from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// The folder of guest payloads.
+    pub payloads: PathBuf,
+    /// Whether nothing will be booted: then payloads that are not built are taken on trust.
+    pub listing: bool,
+}
+
+/// Reads manifests and payloads; the error is for the user, complete with places.
+pub type Load = fn(&Sources) -> Result<Box<dyn Suite>, String>;
+
+/// What every case of a run is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunContext {
+    /// The host.
+    pub host: HostFacts,
+    /// The KVM device.
+    pub device: PathBuf,
+    /// Where every random choice starts.
+    pub seed: u64,
+    /// Factor on every time limit.
+    pub timeout_scale: f64,
+}
+
+/// Cases and how to play them.
+pub trait Suite: Send + Sync {
+    /// Every case, in the order of the manifests.
+    fn cases(&self) -> &[Case];
+
+    /// Plays one case. Called in a process that exists for this call alone: it may start threads,
+    /// open devices, leak and crash.
+    fn run(&self, case: &Case, context: &RunContext) -> Outcome;
+
+    /// Asks the device that the cases need.
+    fn device(&self, device: &Path, host: &HostFacts) -> Result<DeviceFacts, Unusable> {
+        DeviceFacts::read(device, host)
+    }
+
+    /// How much longer than at reference speed guests take on this device: a factor on every time limit,
+    /// 1 or more.
+    fn slowness(&self, _device: &Path, _host: &HostFacts) -> Result<f64, String> {
+        Ok(1.0)
+    }
+
+    /// How long a killed process may take to go away before it counts as stuck in the kernel.
+    fn grace(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    /// Ends a case's process. Tests make this fail, as a task in uninterruptible sleep does.
+    fn end(&self, process: Pid) {
+        // It may have ended by itself just now; there is nothing else to do about an error.
+        let _ = kill(process, Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,240 @@
+//! Waivers: deviations that are known, with their reason, so that a run can be green and still honest.
+//!
+//! A waiver states what deviates. A case that deviates otherwise still fails, and one that holds
+//! fails as well (`xpass`), so that waivers do not rot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::outcome::{Outcome, Verdict};
+
+/// The waivers of one backend, by case.
+#[derive(Debug, Default)]
+pub struct Waivers {
+    by_case: BTreeMap<String, Waiver>,
+    /// The file's text, from which journals tell whether it has changed.
+    text: String,
+}
+
+/// A known deviation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Waiver {
+    /// Why it deviates.
+    pub reason: String,
+    /// Where that is tracked.
+    pub link: Option<String>,
+    /// The verdict that the case has.
+    pub expect: Verdict,
+    /// Text that must occur in the outcome's reason or in a mismatch.
+    pub observed: Option<String>,
+    /// `file:line`.
+    pub place: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    waiver: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    case: Spanned<String>,
+    reason: String,
+    link: Option<String>,
+    #[serde(default)]
+    expect: Deviation,
+    observed: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum Deviation {
+    #[default]
+    Fail,
+    Timeout,
+    Crash,
+    Error,
+}
+
+impl Waivers {
+    /// Reads a file of waivers for a suite that has these `cases`. A file that does not exist is a
+    /// mistake only if it is `wanted`. The error is for the user, with file, line and column.
+    pub fn load<'a>(path: &Path, wanted: bool, cases: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(text, &path.display().to_string(), cases),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted => Ok(Self::default()),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    fn parse<'a>(text: String, file: &str, cases: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let document: Document = toml::from_str(&text).map_err(|error| {
+            let place =
+                error.span().map_or_else(|| file.to_owned(), |span| place(&text, file, span.start, true));
+            format!("{place}: {}", error.message())
+        })?;
+        let cases: Vec<&str> = cases.collect();
+        let mut by_case = BTreeMap::new();
+        for entry in document.waiver {
+            let start = entry.case.span().start;
+            let case = entry.case.into_inner();
+            let mistake = |what: &str| Err(format!("{}: {what}", place(&text, file, start, true)));
+            if !cases.contains(&case.as_str()) {
+                return mistake(&format!("a waiver for `{case}`, but there is no such case"));
+            }
+            if entry.reason.trim().is_empty() {
+                return mistake(&format!("the waiver for `{case}` gives no reason"));
+            }
+            let waiver = Waiver {
+                reason: entry.reason,
+                link: entry.link,
+                expect: match entry.expect {
+                    Deviation::Fail => Verdict::Fail,
+                    Deviation::Timeout => Verdict::Timeout,
+                    Deviation::Crash => Verdict::Crash,
+                    Deviation::Error => Verdict::Error,
+                },
+                observed: entry.observed,
+                place: place(&text, file, start, false),
+            };
+            if by_case.insert(case.clone(), waiver).is_some() {
+                return mistake(&format!("a second waiver for `{case}`"));
+            }
+        }
+        Ok(Self { by_case, text })
+    }
+
+    /// The waiver for a case.
+    pub fn get(&self, case: &str) -> Option<&Waiver> {
+        self.by_case.get(case)
+    }
+
+    /// The text they were read from; empty without a file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The outcome in the light of the case's waiver, if it has one.
+    pub fn apply(&self, case: &str, outcome: Outcome) -> Outcome {
+        match self.get(case) {
+            Some(waiver) => waiver.apply(outcome),
+            None => outcome,
+        }
+    }
+}
+
+impl Waiver {
+    fn apply(&self, mut outcome: Outcome) -> Outcome {
+        match outcome.verdict {
+            Verdict::Skip | Verdict::Xfail | Verdict::Xpass => outcome,
+            Verdict::Pass => Outcome::new(
+                Verdict::Xpass,
+                format!("it holds, although {} waives it ({}): remove the waiver", self.place, self.reason),
+            ),
+            verdict if verdict == self.expect && self.is_observed(&outcome) => {
+                outcome.verdict = Verdict::Xfail;
+                let link = self.link.as_ref().map(|link| format!(", {link}")).unwrap_or_default();
+                outcome.reason = format!("{}{link} (observed: {})", self.reason, outcome.reason);
+                outcome
+            }
+            _ => {
+                let observed =
+                    self.observed.as_ref().map(|text| format!(" with `{text}`")).unwrap_or_default();
+                let waived = format!("{}{observed}", self.expect.word());
+                let remark = format!(" [{} waives {waived}, and this is another deviation]", self.place);
+                outcome.reason.push_str(&remark);
+                outcome
+            }
+        }
+    }
+
+    fn is_observed(&self, outcome: &Outcome) -> bool {
+        let Some(text) = &self.observed else { return true };
+        let mismatches = outcome.evidence.iter().flat_map(|evidence| &evidence.mismatches);
+        outcome.reason.contains(text)
+            || mismatches.into_iter().any(|mismatch| {
+                let line = format!("{}: {} {}", mismatch.field, mismatch.expected, mismatch.observed);
+                mismatch.observed.contains(text) || line.contains(text)
+            })
+    }
+}
+
+fn place(text: &str, file: &str, offset: usize, with_column: bool) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    if with_column { format!("{file}:{line}:{column}") } else { format!("{file}:{line}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Mismatch;
+    use crate::outcome::Evidence;
+
+    fn parse(text: &str) -> Result<Waivers, String> {
+        Waivers::parse(text.to_owned(), "w.toml", ["a.one", "a.two"].into_iter())
+    }
+
+    const ONE: &str = "[[waiver]]\ncase = \"a.one\"\nreason = \"known\"\n";
+
+    #[test]
+    fn a_waived_deviation_is_expected_and_others_are_not() {
+        let waivers = parse(&format!("{ONE}observed = \"0x7\"\nlink = \"L\"\n")).unwrap();
+        let fail = |reason: &str| Outcome::new(Verdict::Fail, reason);
+        let xfail = waivers.apply("a.one", fail("rax is 0x7"));
+        assert_eq!(xfail.verdict, Verdict::Xfail);
+        assert_eq!(xfail.reason, "known, L (observed: rax is 0x7)");
+        let other = waivers.apply("a.one", fail("rax is 0x8"));
+        assert_eq!(other.verdict, Verdict::Fail);
+        assert!(other.reason.contains("w.toml:2") && other.reason.contains("another deviation"));
+        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Timeout, "0x7")).verdict, Verdict::Timeout);
+        assert_eq!(waivers.apply("a.two", fail("0x7")).verdict, Verdict::Fail);
+        let mismatch = Mismatch { field: "rax".into(), expected: "0x1".into(), observed: "0x7".into() };
+        let evidence = Evidence { mismatches: vec![mismatch], ..Evidence::default() };
+        let seen = Outcome { evidence: Some(Box::new(evidence)), ..fail("rax") };
+        assert_eq!(waivers.apply("a.one", seen).verdict, Verdict::Xfail);
+    }
+
+    #[test]
+    fn a_stale_waiver_is_no_pass_and_a_skip_stays_one() {
+        let waivers = parse(ONE).unwrap();
+        let xpass = waivers.apply("a.one", Outcome::pass());
+        assert_eq!(xpass.verdict, Verdict::Xpass);
+        assert!(xpass.reason.contains("remove the waiver"));
+        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Skip, "")).verdict, Verdict::Skip);
+    }
+
+    #[test]
+    fn the_verdict_can_be_stated() {
+        let waivers = parse(&format!("{ONE}expect = \"timeout\"\n")).unwrap();
+        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Timeout, "x")).verdict, Verdict::Xfail);
+        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Fail, "x")).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn mistakes_have_a_place() {
+        let error = |text: &str| parse(text).unwrap_err();
+        let unknown = error("\n[[waiver]]\ncase = \"a.three\"\nreason = \"r\"\n");
+        assert!(unknown.starts_with("w.toml:3:8: ") && unknown.contains("a.three"), "{unknown}");
+        assert!(error(&format!("{ONE}{ONE}")).contains("second waiver"));
+        assert!(error(&format!("{ONE}because = 1\n")).starts_with("w.toml:4:1: unknown field"));
+        assert!(error(&format!("{ONE}expect = \"pass\"\n")).starts_with("w.toml:4:10: "));
+        assert!(error("[[waiver]]\ncase = \"a.one\"\nreason = \" \"\n").contains("no reason"));
+    }
+
+    #[test]
+    fn only_a_file_that_was_asked_for_must_exist() {
+        let none = Path::new("/nonexistent/waivers.toml");
+        assert!(Waivers::load(none, false, std::iter::empty()).is_ok());
+        assert!(Waivers::load(none, true, std::iter::empty()).unwrap_err().contains("/nonexistent"));
+    }
+}

@@ -1,0 +1,281 @@
+//! What a user of the runner relies on.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use exitspec::outcome::Verdict;
+use libtest_mimic::Trial;
+use nix::sys::stat::Mode;
+
+use crate::fake::REAL_DEVICE;
+use crate::lab::Lab;
+
+pub(crate) fn all() -> Vec<Trial> {
+    macro_rules! trials {
+        ($($name:ident),* $(,)?) => { vec![$(Trial::test(stringify!($name), || { $name(); Ok(()) })),*] };
+    }
+    trials![
+        all_good_is_zero,
+        every_way_to_die_costs_one_case,
+        a_panic_is_an_error_with_its_place,
+        a_hanging_case_is_killed,
+        a_case_that_cannot_be_killed_costs_its_worker,
+        a_lost_worker_costs_its_case,
+        a_flood_is_bounded,
+        a_kernel_report_fails_its_case,
+        a_killed_run_is_resumed,
+        a_changed_suite_is_not_resumed,
+        waivers_expect_and_rot,
+        nothing_run_is_never_green,
+        usage_and_manifests,
+        an_absent_device,
+        listing_opens_no_device,
+        under_nextest,
+        filters_and_formats,
+    ]
+}
+
+fn all_good_is_zero() {
+    let lab = Lab::new("t.pass1,t.pass2,t.needs-cap");
+    let ran = lab.run(&[]);
+    ran.ends(0).says("2 passed, 0 failed, 1 skipped").says("needs KVM_CAP_NO_SUCH").says("results.jsonl");
+    assert_eq!(lab.verdict("t.needs-cap"), Verdict::Skip);
+    assert!(!lab.runs().contains(&"t.needs-cap".to_owned()));
+    assert!(fs::canonicalize(lab.path("runs/latest")).unwrap().join("results.jsonl").exists());
+    Lab::finish(lab.command(&[]).arg("--include-ignored")).ends(0).says("3 passed");
+}
+
+fn every_way_to_die_costs_one_case() {
+    let lab = Lab::new(
+        "t.abort,t.pass1,t.segv,t.exit,t.exit-three-3,t.leak,t.huge,t.fail,t.timeout,t.error,t.pass2",
+    );
+    let ran = lab.run(&["--test-threads=2"]);
+    ran.ends(1).says("2 passed, 9 failed, 0 skipped").says("cargo xtask test --exact t.segv");
+    let outcomes = lab.outcomes();
+    let is = |case: &str, verdict: Verdict, words: &str| {
+        let outcome = &outcomes[case];
+        assert!(outcome.verdict == verdict && outcome.reason.contains(words), "{case}: {outcome:?}");
+    };
+    is("t.abort", Verdict::Crash, "SIGABRT");
+    is("t.segv", Verdict::Crash, "SIGSEGV");
+    is("t.exit", Verdict::Crash, "exited with 0 and gave no result");
+    is("t.exit-three-3", Verdict::Crash, "status 3");
+    is("t.leak", Verdict::Crash, "SIGABRT");
+    is("t.huge", Verdict::Error, "longer than");
+    is("t.fail", Verdict::Fail, "rax is 0x7");
+    is("t.timeout", Verdict::Timeout, "5 ms");
+    is("t.error", Verdict::Error, "broken");
+    is("t.pass2", Verdict::Pass, "");
+    let stderr = &outcomes["t.leak"].evidence.as_ref().unwrap().stderr;
+    assert!(stderr.iter().any(|line| line.contains("memory allocation of")), "{stderr:?}");
+}
+
+fn a_panic_is_an_error_with_its_place() {
+    let lab = Lab::new("t.panic");
+    lab.run(&[]).ends(1).says("the harness panicked: a bug of ours").says("fake.rs:");
+    assert_eq!(lab.verdict("t.panic"), Verdict::Error);
+}
+
+fn a_hanging_case_is_killed() {
+    let lab = Lab::new("t.hang,t.spin,t.pass");
+    lab.run(&["--timeout-scale=0.01", "--test-threads=1"]).ends(1).says("not done after 0.3 s; killed");
+    assert_eq!(lab.verdict("t.hang"), Verdict::Timeout);
+    assert_eq!(lab.verdict("t.spin"), Verdict::Timeout);
+    assert_eq!(lab.verdict("t.pass"), Verdict::Pass);
+}
+
+fn a_case_that_cannot_be_killed_costs_its_worker() {
+    let lab = Lab::new("t.immortal,t.pass");
+    lab.run(&["--timeout-scale=0.01", "--test-threads=1"]).ends(1).says("another takes over");
+    assert_eq!(lab.verdict("t.immortal"), Verdict::Timeout);
+    assert_eq!(lab.verdict("t.pass"), Verdict::Pass);
+}
+
+fn a_lost_worker_costs_its_case() {
+    let lab = Lab::new("t.orphaned,t.pass");
+    lab.run(&["--test-threads=1"]).ends(1).says("its worker process is lost").says("signal: 9");
+    assert_eq!(lab.verdict("t.orphaned"), Verdict::Crash);
+    assert_eq!(lab.verdict("t.pass"), Verdict::Pass);
+}
+
+fn a_flood_is_bounded() {
+    let lab = Lab::new("t.flood");
+    let ran = lab.run(&[]);
+    ran.ends(1).says("the last words");
+    assert!(ran.out.len() < 20_000 && fs::metadata(lab.journal()).unwrap().len() < 40_000);
+}
+
+fn a_kernel_report_fails_its_case() {
+    let lab = Lab::new("t.pass,t.warning");
+    let kmsg = lab.path("kmsg");
+    nix::unistd::mkfifo(&kmsg, Mode::S_IRWXU).unwrap();
+    let log = format!("--kernel-log={}", kmsg.display());
+    lab.run(&[&log]).ends(1).says("the kernel reported: WARNING: CPU: 0 PID: ").says("end trace");
+    assert_eq!(lab.verdict("t.warning"), Verdict::Fail);
+    assert_eq!(lab.verdict("t.pass"), Verdict::Pass);
+    Lab::new("t.pass").run(&["--kernel-log=/nonexistent/kmsg"]).ends(0).says("the kernel log is not watched");
+}
+
+fn a_killed_run_is_resumed() {
+    let lab = Lab::new("t.pass1,t.gate,t.pass2");
+    let mut supervisor =
+        lab.command(&["--test-threads=1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = wait_for("the gate case to run", || {
+        fs::read_to_string(lab.path("gate.pid")).ok()?.trim().parse::<i32>().ok()
+    });
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    wait_for("the case's process to go with its supervisor", || is_gone(pid).then_some(()));
+
+    // The kill hit in the middle of a line.
+    let journal = lab.journal();
+    let mut text = fs::read(&journal).unwrap();
+    text.extend(b"{\"event\":\"finished\",\"case\":\"t.ga");
+    fs::write(&journal, &text).unwrap();
+    fs::write(lab.path("gate.open"), "").unwrap();
+    lab.run(&["--resume", "--test-threads=1"]).ends(0).says("3 passed, 0 failed, 0 skipped");
+
+    assert_eq!(lab.journal(), journal, "the same file goes on");
+    assert_eq!(lab.runs(), ["t.pass1", "t.gate", "t.gate", "t.pass2"]);
+    let text = fs::read_to_string(&journal).unwrap();
+    for case in ["t.pass1", "t.gate", "t.pass2"] {
+        let line = format!("{{\"event\":\"finished\",\"case\":\"{case}\"");
+        assert_eq!(text.lines().filter(|found| found.starts_with(&line)).count(), 1, "{case}");
+    }
+    // A run that is complete has nothing left to do, and keeps its verdicts.
+    lab.run(&["--resume"]).ends(0).says("3 passed");
+    assert_eq!(lab.runs().len(), 4);
+}
+
+fn a_changed_suite_is_not_resumed() {
+    let lab = Lab::new("t.pass");
+    lab.run(&["--resume"]).ends(2).says("there is no run");
+    lab.run(&[]).ends(0);
+    fs::write(lab.path("manifests/new.toml"), "x").unwrap();
+    lab.run(&["--resume"]).ends(2).says("the manifests have changed");
+    fs::remove_file(lab.path("manifests/new.toml")).unwrap();
+    lab.run(&["--resume", "--seed=5"]).ends(2).says("its seed is 1");
+    lab.run(&["--resume=nowhere"]).ends(2).says("no such run");
+    lab.run(&["--resume"]).ends(0);
+}
+
+fn waivers_expect_and_rot() {
+    let lab = Lab::new("t.fail,t.pass");
+    let waive = |case: &str, more: &str| {
+        lab.waivers(&format!("[[waiver]]\ncase = \"{case}\"\nreason = \"known\"\n{more}\n"))
+    };
+    let known = waive("t.fail", "observed = \"0x7\"");
+    lab.run(&[&known]).ends(0).says("[xfail] t.fail").says("1 deviated as waived");
+    assert_eq!(lab.verdict("t.fail"), Verdict::Xfail);
+    lab.run(&["--no-waivers"]).ends(1);
+    assert_eq!(lab.verdict("t.fail"), Verdict::Fail);
+    lab.run(&[&waive("t.fail", "observed = \"0x8\"")]).ends(1).says("another deviation");
+    lab.run(&[&waive("t.fail", "expect = \"crash\"")]).ends(1).says("waives crash");
+    lab.run(&[&waive("t.pass", ""), "pass"]).ends(1).says("remove the waiver");
+    assert_eq!(lab.verdict("t.pass"), Verdict::Xpass);
+    lab.run(&[&waive("t.gone", "")]).ends(2).says("waivers.toml:2:8: a waiver for `t.gone`");
+    lab.run(&[&waive("t.fail", "becuse = 1")]).ends(2).says("waivers.toml:4:1: unknown field");
+}
+
+fn nothing_run_is_never_green() {
+    let lab = Lab::new("t.pass,t.needs-cap");
+    lab.run(&["nonsense"]).ends(4).says("no case matches");
+    lab.run(&["needs-cap"]).ends(4).says("every case was skipped").says("0 passed, 0 failed, 1 skipped");
+}
+
+fn usage_and_manifests() {
+    let lab = Lab::new("t.pass");
+    lab.run(&["--no-such-flag"]).ends(2);
+    lab.run(&["--timeout-scale=0"]).ends(2).says("above 0");
+    lab.run(&["--waivers=/nonexistent/w.toml"]).ends(2).says("/nonexistent/w.toml");
+    Lab::new("broken").run(&[]).ends(2).says("m.toml:1:1: a mistake");
+}
+
+fn an_absent_device() {
+    let lab = Lab::new("t.pass");
+    let mut command = lab.command(&["--device=/nonexistent/kvm"]);
+    Lab::finish(command.env(REAL_DEVICE, "1"))
+        .ends(3)
+        .says("/nonexistent/kvm does not exist")
+        .says("modprobe");
+    assert!(lab.runs().is_empty());
+}
+
+fn listing_opens_no_device() {
+    let lab = Lab::new("t.pass,t.needs-cap");
+    let mut command = lab.command(&["--list", "--format=terse", "--device=/nonexistent/kvm"]);
+    let ran = Lab::finish(command.env(REAL_DEVICE, "1"));
+    assert_eq!(ran.ends(0).out, "t.pass: test\nt.needs-cap: test\n");
+    assert!(!lab.path("runs").exists(), "listing leaves nothing behind");
+
+    // The path that the kernel is asked for tells more than a failure to open could.
+    let trace = lab.path("trace");
+    let subject = lab.command(&["--list"]);
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-e", "trace=open,openat,openat2,execve,fork,vfork", "-o"]).arg(&trace);
+    strace.arg(subject.get_program()).args(subject.get_args());
+    for (name, value) in subject.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    match strace.output() {
+        Ok(output) if output.status.success() => {
+            let text = fs::read_to_string(&trace).unwrap();
+            assert!(text.contains("/proc/cpuinfo") && !text.contains("\"/dev/"), "{text}");
+            assert_eq!(text.matches("execve(").count(), 1, "{text}");
+        }
+        // Without strace or ptrace there is the device that does not exist, above.
+        _ => {}
+    }
+}
+
+fn under_nextest() {
+    let lab = Lab::new("t.pass,t.needs-cap");
+    let nextest = |arguments: &[&str]| Lab::finish(lab.command(arguments).env("NEXTEST", "1"));
+    nextest(&["--exact", "t.pass", "--nocapture"]).ends(0);
+    nextest(&["--exact", "t.needs-cap", "--nocapture"]).ends(1).says("exitspec host");
+    let place = format!("--run-dir={}", lab.path("runs").display());
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap());
+    Lab::finish(host.env(crate::fake::CASES, "t.pass").args(["host", &place])).ends(0);
+    let listed = nextest(&["--list", "--format=terse", "--ignored"]);
+    assert_eq!(listed.ends(0).out, "t.needs-cap: test\n");
+    let known = lab.waivers("[[waiver]]\ncase = \"t.pass\"\nreason = \"r\"\n");
+    assert!(nextest(&["--list", &known]).ends(0).out.starts_with("[xfail] t.pass: test\n"));
+    nextest(&["--exact", "[xfail] t.pass", &known]).ends(1).says("xpass");
+}
+
+fn filters_and_formats() {
+    let lab = Lab::new("a.pass1,a.pass2,b.pass1,c.fail");
+    lab.run(&["a.pass1", "b.", "--skip=c"]).ends(0).says("2 passed");
+    lab.run(&["a.pass", "--exact"]).ends(4);
+    let json = lab.run(&["--format=json", "--color=always"]);
+    json.ends(1);
+    for line in json.out.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    assert!(json.err.contains("3 passed, 1 failed, 0 skipped"));
+    let plain = lab.run(&["--color=auto"]);
+    assert!(!plain.out.contains('\x1b'));
+    assert!(lab.run(&["--color=always"]).out.contains('\x1b'));
+}
+
+/// Waits for something that must come; the bound only ends a test that would otherwise hang.
+fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = is() {
+            return value;
+        }
+        assert!(start.elapsed() < Duration::from_mins(2), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Gone, or a zombie that nobody has reaped yet.
+fn is_gone(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask ci`: everything that must hold before a change is taken.
+//!
+//! The suite itself runs where there is a `/dev/kvm`; elsewhere its absence is said, and the rest decides.
+
+use std::path::Path;
+
+use anyhow::Context;
+use xshell::{Shell, cmd};
+
+use crate::{build, schema};
+
+/// `cargo xtask ci`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Fail where there is no usable /dev/kvm, instead of leaving the suite out.
+    #[arg(long)]
+    require_kvm: bool,
+}
+
+/// Runs every check, in the order in which a mistake is cheapest to find.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let sh = Shell::new().context("cannot find the current folder")?;
+    sh.change_dir(build::workspace());
+    step("formatting");
+    cmd!(sh, "cargo fmt --all --check").run().context("run `cargo fmt`")?;
+    step("guests: build and lints");
+    build::run(&build::Args { deny_warnings: true, clippy: true })?;
+    build::run(&build::Args { deny_warnings: true, clippy: false })?;
+    step("host side: lints");
+    cmd!(sh, "cargo clippy --quiet --workspace --all-targets -- -D warnings").run()?;
+    step("documentation");
+    let _flags = sh.push_env("RUSTDOCFLAGS", "-D warnings");
+    cmd!(sh, "cargo doc --quiet --workspace --no-deps --document-private-items").run()?;
+    step("tests");
+    cmd!(sh, "cargo test --quiet --workspace").run()?;
+    step("schema");
+    schema::run()?;
+    if Path::new("/dev/kvm").exists() || args.require_kvm {
+        step("the suite on /dev/kvm");
+        crate::test::check()?;
+    } else {
+        println!("\nthere is no /dev/kvm here: the suite itself has not run");
+    }
+    Ok(())
+}
+
+fn step(name: &str) {
+    println!("\n== {name}");
+}
