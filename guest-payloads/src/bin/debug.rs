@@ -8,11 +8,12 @@
 guest::payload!();
 
 use core::arch::{asm, naked_asm};
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use guest::control::{read_dr0, read_dr6, read_dr7, write_dr0, write_dr6, write_dr7};
 use guest::fault::Frame;
 use guest::report::value;
-use guest::{apic, catch, handle};
+use guest::{apic, catch, handle, paging, ring3};
 
 /// #DB.
 const DEBUG: u8 = 1;
@@ -26,6 +27,16 @@ const IRQ: u8 = 0x40;
 /// What host and guest watch.
 #[unsafe(export_name = "watched")]
 static WATCHED: AtomicU64 = AtomicU64::new(0);
+
+/// What the host watches at CPL 3.
+#[repr(C, align(4096))]
+struct Page(UnsafeCell<[u8; 4096]>);
+
+// SAFETY: scenarios are single-threaded and reach the page only from assembly.
+unsafe impl Sync for Page {}
+
+#[unsafe(export_name = "user_watched")]
+static USER_PAGE: Page = Page(UnsafeCell::new([0; 4096]));
 
 /// How many times the handler of a scenario ran.
 static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -173,6 +184,24 @@ extern "C" fn touch(watched: *const AtomicU64) -> u64 {
     )
 }
 
+/// As [`touch`], at CPL 3; returns by #UD.
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_touch() {
+    naked_asm!(
+        "lea rdi, [rip + {page}]",
+        "mov eax, 0x55",
+        "mov [rdi], eax",
+        guest::label!("user_written"),
+        "nop",
+        "mov eax, [rdi]",
+        guest::label!("user_read"),
+        "nop",
+        "ud2",
+        page = sym USER_PAGE,
+    )
+}
+
 /// Two NOPs with TF set, and what takes it away again.
 #[unsafe(naked)]
 extern "C" fn trapped() {
@@ -279,12 +308,22 @@ guest::scenario! {
     /// The same four places, twice.
     fn same_place_twice() {
         four_places();
+        value("pass", 1);
         four_places();
+        value("pass", 2);
     }
 
     /// A write and a read.
     fn watched_access() {
         value("rax", touch(&WATCHED));
+    }
+
+    /// A write and a read at CPL 3.
+    fn watched_in_ring3() {
+        // SAFETY: nothing of Rust's is in that page.
+        let opened = unsafe { paging::open_to_user(USER_PAGE.0.get() as u64, true) };
+        guest::check!(opened.is_some(), "the page is one of 4 KiB");
+        value("vector", ring3::run(user_touch).map_or(0, |fault| fault.vector));
     }
 
     /// PUSHFQ while and after the host steps.
