@@ -16,7 +16,7 @@ mod start;
 mod vcpu;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -267,8 +267,14 @@ impl Target for Machine<'_> {
     fn run_from_threads(&mut self, cpu: usize, threads: u32) -> Result<Vec<Exit>, TargetError> {
         let vcpu = self.vcpu(cpu)?;
         let budget = self.budget;
+        // KVM takes one thread at a time as well, but lets go before the exit has been read: the next
+        // KVM_RUN would overwrite it in the shared `kvm_run`.
+        let turn = Mutex::new(());
         std::thread::scope(|scope| {
-            let run = || Limit::new(budget).and_then(|mut limit| vcpu.run(&mut limit));
+            let run = || {
+                let _turn = turn.lock().map_err(|_| TargetError::Harness("a vCPU thread panicked".into()))?;
+                Limit::new(budget).and_then(|mut limit| vcpu.run(&mut limit))
+            };
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
             let exits = running.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|_| Err(TargetError::Harness("a vCPU thread panicked".into())))
