@@ -276,6 +276,20 @@ extern "C" fn user_out() {
     naked_asm!("mov dx, 0x3f8", guest::label!("user_out_here"), "out dx, al", "ud2")
 }
 
+/// IN and OUT by the privilege that IOPL 3 gives, and UD2 as the way back.
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_privileged() {
+    naked_asm!(
+        "mov rax, -1",
+        guest::label!("user_iopl_in"),
+        "in al, 0x61",
+        "out 0x80, al",
+        guest::label!("user_iopl_end"),
+        "ud2"
+    )
+}
+
 guest::scenario! {
     /// IN of one byte into a register full of ones.
     fn in_byte() { value("rax", read_byte()); }
@@ -329,6 +343,13 @@ guest::scenario! {
 
     /// OUT at CPL 3 with IOPL 0 and no I/O permission bitmap.
     fn out_user() { report_fault(ring3::run(user_out)); }
+
+    /// IN and OUT at CPL 3 with IOPL 3.
+    fn iopl_user() {
+        let fault = ring3::run_with(user_privileged, 0x3002);
+        value("iopl", fault.unwrap_or_default().rflags >> 12 & 3);
+        report_fault(fault);
+    }
 
     /// INS once, of each width.
     fn ins_once() {
