@@ -18,7 +18,7 @@ use exitspec::case::{Case, Pio, Vendor};
 use exitspec::manifest;
 use exitspec::outcome::Verdict;
 use exitspec::payload::{Image, Payload};
-use exitspec::stage::{Payloads, Stage};
+use exitspec::stage::{Images, Payloads, Stage};
 use exitspec_protocol::{Name, Params};
 use kvm_ioctls::Kvm;
 
@@ -103,7 +103,8 @@ fn main() {
     let bare = Bare::new(&cpuid);
     let image = Payload::load(&payload_dir.join("bench")).and_then(|payload| payload.image(4 << 20));
     let image = image.unwrap_or_else(|error| panic!("{error}"));
-    let stage = Stage::new(&payloads, &cases, kvm, Vendor::Software, Pio::Emulated, 1.0).expect("the stage");
+    let images = Images::new(&payloads, &cases).expect("the images");
+    let stage = Stage::new(&payloads, &images, kvm, Vendor::Software, Pio::Emulated, 1.0).expect("the stage");
     let bench = Bench { stage, cases, bare, image };
 
     let mut criterion = Criterion::default().configure_from_args();

@@ -3,20 +3,22 @@
 use std::ffi::CString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
-use std::slice;
+use std::path::Path;
 
 use kvm_ioctls::Kvm;
 
 use crate::case::Case;
+use crate::host::HostFacts;
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
-use crate::stage::{Payloads, Stage};
+use crate::stage::{Images, Payloads, Stage};
 use crate::suite::{RunContext, Sources, Suite};
 
 /// Manifests and payloads, loaded.
 struct OwnSuite {
     cases: Vec<Case>,
-    payloads: Option<Payloads>,
+    /// What only playing needs; absent when payloads that are not built are taken on trust.
+    ground: Option<(Payloads, Images)>,
 }
 
 /// Reads manifests and payloads; see [`crate::suite::Load`].
@@ -29,7 +31,11 @@ pub fn load(sources: &Sources) -> Result<Box<dyn Suite>, String> {
     let known = payloads.as_ref().map(|payloads| payloads as &dyn manifest::Payloads);
     let cases = manifest::load_dir(&sources.manifests, known)
         .map_err(|mistakes| mistakes.render(std::io::stderr().is_terminal()))?;
-    Ok(Box::new(OwnSuite { cases, payloads }))
+    let ground = match payloads {
+        Some(payloads) => Images::new(&payloads, &cases).map(|images| Some((payloads, images)))?,
+        None => None,
+    };
+    Ok(Box::new(OwnSuite { cases, ground }))
 }
 
 impl Suite for OwnSuite {
@@ -38,23 +44,24 @@ impl Suite for OwnSuite {
     }
 
     fn run(&self, case: &Case, context: &RunContext) -> Outcome {
-        let error = |what: String| Outcome::new(Verdict::Error, what);
-        let Some(payloads) = &self.payloads else { return error("the payloads were not loaded".into()) };
-        let device = context.device.display();
-        let Ok(path) = CString::new(context.device.as_os_str().as_bytes()) else {
-            return error(format!("{device} is no path"));
-        };
         // Opened here, in the case's own process: no state of KVM outlives the case.
-        let kvm = match Kvm::new_with_path(path) {
-            Ok(kvm) => kvm,
-            Err(errno) => return error(format!("{device}: {errno}")),
-        };
-        let host = &context.host;
-        let stage =
-            Stage::new(payloads, slice::from_ref(case), kvm, host.vendor, host.pio, context.timeout_scale);
-        match stage {
+        match self.stage(&context.device, &context.host, context.timeout_scale) {
             Ok(stage) => stage.play(case),
-            Err(text) => error(text),
+            Err(text) => Outcome::new(Verdict::Error, text),
         }
+    }
+
+    fn slowness(&self, device: &Path, host: &HostFacts) -> Result<f64, String> {
+        self.stage(device, host, 1.0)?.measure()
+    }
+}
+
+impl OwnSuite {
+    fn stage(&self, device: &Path, host: &HostFacts, time_scale: f64) -> Result<Stage<'_>, String> {
+        let (payloads, images) = self.ground.as_ref().ok_or("the payloads were not loaded")?;
+        let shown = device.display();
+        let path = CString::new(device.as_os_str().as_bytes()).map_err(|_| format!("{shown} is no path"))?;
+        let kvm = Kvm::new_with_path(path).map_err(|errno| format!("{shown}: {errno}"))?;
+        Stage::new(payloads, images, kvm, host.vendor, host.pio, time_scale)
     }
 }

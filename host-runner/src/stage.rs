@@ -11,7 +11,7 @@ use exitspec_protocol::{Arg, Name, Params};
 use kvm_ioctls::Kvm;
 
 use crate::case::{Case, Pio, Places, Start, Vendor};
-use crate::machine::{Host, Machine};
+use crate::machine::{Host, Machine, speed};
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
 use crate::payload::{Image, Payload, PayloadError};
@@ -99,28 +99,12 @@ impl Places for CasePlaces<'_> {
     }
 }
 
-/// Everything that cases share on one host.
-pub struct Stage<'p> {
-    payloads: &'p Payloads,
-    images: HashMap<(String, u32), Image>,
-    host: Host,
-    vendor: Vendor,
-    pio: Pio,
-    /// What every time budget is multiplied with: how much slower this host is than the reference, and
-    /// what the user asked for.
-    time_scale: f64,
-}
+/// What memory holds at the start, for every payload and memory size that cases use.
+pub struct Images(HashMap<(String, u32), Image>);
 
-impl<'p> Stage<'p> {
-    /// Lays out the images of `cases` and asks KVM what it supports.
-    pub fn new(
-        payloads: &'p Payloads,
-        cases: &[Case],
-        kvm: Kvm,
-        vendor: Vendor,
-        pio: Pio,
-        time_scale: f64,
-    ) -> Result<Self, String> {
+impl Images {
+    /// Lays out the images of `cases`. Needs no device.
+    pub fn new(payloads: &Payloads, cases: &[Case]) -> Result<Self, String> {
         let mut images = HashMap::new();
         for case in cases {
             let key = (case.payload.clone(), case.machine.memory_kib);
@@ -131,10 +115,41 @@ impl<'p> Stage<'p> {
                 images.insert(key, image.map_err(|error| format!("case `{}`: {error}", case.id))?);
             }
         }
+        Ok(Self(images))
+    }
+}
+
+/// Everything that cases share on one host.
+pub struct Stage<'p> {
+    payloads: &'p Payloads,
+    images: &'p Images,
+    host: Host,
+    vendor: Vendor,
+    pio: Pio,
+    /// What every time budget is multiplied with: how much slower this host is than the reference, and
+    /// what the user asked for.
+    time_scale: f64,
+}
+
+impl<'p> Stage<'p> {
+    /// Asks KVM what it supports.
+    pub fn new(
+        payloads: &'p Payloads,
+        images: &'p Images,
+        kvm: Kvm,
+        vendor: Vendor,
+        pio: Pio,
+        time_scale: f64,
+    ) -> Result<Self, String> {
         let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
         let cpuid = cpuid.map_err(|error| format!("KVM_GET_SUPPORTED_CPUID: {error}"))?;
         let host = Host { kvm, cpuid, intel: vendor == Vendor::Intel };
         Ok(Self { payloads, images, host, vendor, pio, time_scale })
+    }
+
+    /// How much longer than at reference speed things take here; see [`speed`].
+    pub fn measure(&self) -> Result<f64, String> {
+        speed::time_scale(&self.host).map_err(|error| error.to_string())
     }
 
     /// Boots `case` and judges it.
@@ -153,7 +168,7 @@ impl<'p> Stage<'p> {
             |what: &str| TargetError::Harness(format!("{what} of payload `{}` is missing", case.payload));
         let payload = self.payloads.get(&case.payload).ok_or_else(|| missing("the file"))?;
         let key = (case.payload.clone(), case.machine.memory_kib);
-        let image = self.images.get(&key).ok_or_else(|| missing("the image"))?;
+        let image = self.images.0.get(&key).ok_or_else(|| missing("the image"))?;
         let bitness = match case.machine.start {
             Start::Long => 64,
             Start::Protected => 32,

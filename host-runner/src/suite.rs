@@ -55,6 +55,12 @@ pub trait Suite: Send + Sync {
         DeviceFacts::read(device, host)
     }
 
+    /// How much longer than at reference speed guests take on this device: a factor on every time limit,
+    /// 1 or more.
+    fn slowness(&self, _device: &Path, _host: &HostFacts) -> Result<f64, String> {
+        Ok(1.0)
+    }
+
     /// How long a killed process may take to go away before it counts as stuck in the kernel.
     fn grace(&self) -> Duration {
         Duration::from_secs(10)

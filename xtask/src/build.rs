@@ -38,10 +38,10 @@ const PHASED_OUT: &str = "previously accepted by the compiler but is being phase
 pub(crate) struct Args {
     /// Treat the guests' warnings as errors.
     #[arg(long)]
-    deny_warnings: bool,
+    pub(crate) deny_warnings: bool,
     /// Check the guests with clippy instead of building them.
     #[arg(long)]
-    clippy: bool,
+    pub(crate) clippy: bool,
 }
 
 /// Builds every payload into `target/guest/x86_64-unknown-linux-gnu/guest/`.

@@ -1,6 +1,7 @@
 //! Developer tasks, one file per verb: `cargo xtask <verb>`.
 
 mod build;
+mod ci;
 mod schema;
 mod test;
 
@@ -22,6 +23,8 @@ enum Verb {
     Build(build::Args),
     /// Build guests and runner, then run the suite (or what the arguments select of it).
     Test(test::Args),
+    /// Check everything: formatting, lints, documentation, tests, schema, and the suite on /dev/kvm.
+    Ci(ci::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
     Schema,
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Ci(args) => ci::run(&args),
         Verb::Schema => schema::run(),
     };
     match done {

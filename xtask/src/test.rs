@@ -23,13 +23,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.runner.iter().any(|word| word == "--list" || word == "--help") {
         build::run(&build::Args::default())?;
     }
-    let root = build::workspace();
+    Err(suite().args(&args.runner).exec()).context("cannot start cargo to run the suite")
+}
+
+/// Runs the whole suite and comes back; an error unless it conforms.
+pub(crate) fn check() -> anyhow::Result<()> {
+    build::run(&build::Args::default())?;
+    let status = suite().status().context("cannot start cargo to run the suite")?;
+    if !status.success() {
+        bail!("the suite does not hold ({status})");
+    }
+    Ok(())
+}
+
+/// The runner's verb `test` with this workspace's manifests and payloads.
+fn suite() -> Command {
     let mut command = runner();
     command.arg("test");
-    command.arg("--manifests").arg(root.join("test-manifests"));
+    command.arg("--manifests").arg(build::workspace().join("test-manifests"));
     command.arg("--payloads").arg(build::payloads());
-    command.args(&args.runner);
-    Err(command.exec()).context("cannot start cargo to run the suite")
+    command
 }
 
 /// What the runner prints when it is called with this argument alone.

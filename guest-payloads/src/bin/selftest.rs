@@ -206,3 +206,28 @@ guest::protected_mode! {
     /// Halts in protected mode.
     protected_hlt: "mov eax, 0x12345678", "hlt", "jmp protected_hlt"
 }
+
+guest::scenario! {
+    /// Never exits, with interrupts off.
+    fn spins() {
+        // SAFETY: nothing waits for an interrupt.
+        unsafe { asm!("cli", "2:", "jmp 2b", options(noreturn)) }
+    }
+
+    /// Halts for ever: with an in-kernel local APIC, HLT does not exit.
+    fn halts() {
+        guest::entry::stop()
+    }
+
+    /// Says the same thing without end.
+    fn floods() {
+        loop {
+            progress("again");
+        }
+    }
+
+    /// Announces reports where none are.
+    fn lies() {
+        guest::pio::out32(guest::protocol::REPORT_PORT, 0xffff_ff00);
+    }
+}

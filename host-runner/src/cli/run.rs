@@ -52,8 +52,8 @@ impl Run {
     }
 
     fn settle(&self, case: &Case, outcome: Outcome) -> Result<(), Failed> {
-        self.progress.step(&case.id);
         let good = outcome.verdict.is_good();
+        self.progress.step(good);
         let text = (!good).then(|| report::failure(case, &outcome, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.insert(case.id.clone(), outcome);

@@ -47,18 +47,19 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         remarks.push(format!("the kernel log is not watched: {path}: {error}; run as root to watch it"));
         KernelLog::unwatched()
     });
+    let slowness = suite.slowness(&places.device, &host).unwrap_or_else(|error| {
+        remarks.push(format!("the host's speed could not be measured, time limits are not scaled: {error}"));
+        1.0
+    });
+    let timeout_scale = args.timeout_scale * slowness;
     let paint = match args.color {
         Color::Always => Paint::new(true),
         Color::Never => Paint::new(false),
         Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
-    let context = RunContext {
-        host: host.clone(),
-        device: places.device.clone(),
-        seed: begun.seed,
-        timeout_scale: args.timeout_scale,
-    };
+    let context =
+        RunContext { host: host.clone(), device: places.device.clone(), seed: begun.seed, timeout_scale };
     let run = Arc::new(Run {
         pool: Pool::new(places.worker_arguments(), context),
         suite: Arc::clone(&suite),
@@ -67,7 +68,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         waivers,
         paint,
         progress: Progress::new(begun.todo.len()),
-        timeout_scale: args.timeout_scale,
+        timeout_scale,
         outcomes: Mutex::new(begun.done),
     });
     let trials = begun.todo.iter().map(|&index| trial(args, &run, index, &host)).collect();

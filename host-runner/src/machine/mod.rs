@@ -3,7 +3,6 @@
 
 mod apic_page;
 mod banks;
-pub mod caps;
 mod coalesced;
 mod decode;
 mod disturb;
@@ -12,11 +11,12 @@ mod memory;
 mod seat;
 mod signal;
 mod snapshot;
+pub mod speed;
 mod start;
 mod vcpu;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,12 +27,13 @@ use self::banks::failed;
 use self::disturb::{Disturbance, Scene};
 use self::limit::Limit;
 use self::memory::Memory;
-pub use self::memory::{FLICKER_GPA, PAGE};
+pub use self::memory::PAGE;
 use self::seat::Seat;
 use self::vcpu::Vcpu;
 use crate::bank::Bank;
 use crate::case::{Access, Action, Breakpoint, Bytes, Delivery, Irqchip, MachineSpec, Places, Start};
 use crate::exit::Exit;
+use crate::host::switches;
 use crate::payload::Image;
 use crate::play::{Target, TargetError};
 
@@ -266,8 +267,14 @@ impl Target for Machine<'_> {
     fn run_from_threads(&mut self, cpu: usize, threads: u32) -> Result<Vec<Exit>, TargetError> {
         let vcpu = self.vcpu(cpu)?;
         let budget = self.budget;
+        // KVM takes one thread at a time as well, but lets go before the exit has been read: the next
+        // KVM_RUN would overwrite it in the shared `kvm_run`.
+        let turn = Mutex::new(());
         std::thread::scope(|scope| {
-            let run = || Limit::new(budget).and_then(|mut limit| vcpu.run(&mut limit));
+            let run = || {
+                let _turn = turn.lock().map_err(|_| TargetError::Harness("a vCPU thread panicked".into()))?;
+                Limit::new(budget).and_then(|mut limit| vcpu.run(&mut limit))
+            };
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
             let exits = running.into_iter().map(|thread| {
                 thread.join().unwrap_or_else(|_| Err(TargetError::Harness("a vCPU thread panicked".into())))
@@ -430,13 +437,13 @@ fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
     };
     for name in &spec.enable_caps {
         let unknown = || TargetError::Harness(format!("capability `{name}` cannot be enabled"));
-        let (cap, arg) = caps::enable(name).ok_or_else(unknown)?;
+        let (cap, arg) = switches::enable(name).ok_or_else(unknown)?;
         enable(cap, arg).map_err(failed(&format!("KVM_ENABLE_CAP of {name}")))?;
     }
     let mut quirks = 0;
     for name in &spec.disable_quirks {
-        quirks |=
-            caps::quirk(name).ok_or_else(|| TargetError::Harness(format!("there is no quirk `{name}`")))?;
+        quirks |= switches::quirk(name)
+            .ok_or_else(|| TargetError::Harness(format!("there is no quirk `{name}`")))?;
     }
     if quirks != 0 {
         enable(kvm_bindings::KVM_CAP_DISABLE_QUIRKS2, quirks.into())

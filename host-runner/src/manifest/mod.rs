@@ -2,7 +2,7 @@
 //!
 //! [`header`] and [`step`] read, [`check`] judges what was read, [`mistake`] tells people. A manifest
 //! boots nothing and opens no device; of a payload it asks only names and labels. The language is
-//! described in `docs/manifest.md` and, for editors, by [`schema`].
+//! described in `docs/manifest.md` and, for editors, by [`schema()`].
 
 mod check;
 mod header;
