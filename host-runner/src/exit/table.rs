@@ -162,7 +162,7 @@ exits! {
         size: u8,
         /// Port.
         port: u16,
-        /// Items: 1, but for string instructions.
+        /// Items: 1, but for string instructions. A step that does not state it means 1.
         count: u32,
         /// What the guest gave, for `out`; empty for `in`, whose data the host owes.
         data: Bytes,
