@@ -233,7 +233,8 @@ guest::scenario! {
         value("xor", registers());
         value("before", COUNT.load(Relaxed));
         interrupts_on();
-        for _ in 0..50 {
+        // Bounded, and the same whether it has come or not: a second delivery has time to show.
+        for _ in 0..2000 {
             spin_loop();
         }
         value("after", COUNT.load(Relaxed));
