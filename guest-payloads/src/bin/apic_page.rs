@@ -61,8 +61,8 @@ fn note_order(frame: &mut Frame) {
 }
 
 /// Stops in the handler for the host to rearrange what is in service.
-fn serve(_: &mut Frame) {
-    value("in service", apic::read(reg::ISR + 2 * WORD).into());
+fn serve(frame: &mut Frame) {
+    value("vector", frame.vector);
     value("low", apic::read(reg::ISR + 2 * WORD).into());
     value("high", apic::read(reg::ISR + 3 * WORD).into());
     apic::eoi();
