@@ -119,6 +119,8 @@ extern "C" fn registers() -> u64 {
 
 /// Spins until one interrupt more has come, and says so.
 fn await_interrupts() {
+    // A message to an APIC that is not enabled yet would be lost, and rightly so.
+    value("ready", 1);
     for seen in 0..arg("rounds").unwrap_or(0) {
         while COUNT.load(Relaxed) == seen {
             spin_loop();
@@ -129,6 +131,8 @@ fn await_interrupts() {
 
 /// Halts until one interrupt more has come, and says so. `enable`: with interrupts on while halted.
 fn await_halted(enable: bool) {
+    // A message to an APIC that is not enabled yet would be lost, and rightly so.
+    value("ready", 1);
     for seen in 0..arg("rounds").unwrap_or(0) {
         while COUNT.load(Relaxed) == seen {
             if enable {
