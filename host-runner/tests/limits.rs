@@ -38,8 +38,9 @@ steps = [{steps}]
     let payloads = Payloads::load(&dir).unwrap_or_else(|error| panic!("{error}"));
     let cases =
         manifest::parse("limits.toml", &text, Some(&payloads)).unwrap_or_else(|error| panic!("{error}"));
-    let images = Images::new(&payloads, &cases).unwrap();
-    let stage = Stage::new(&payloads, &images, kvm, Vendor::Software, Pio::Emulated, 1.0).unwrap();
+    let images = Images::new(&payloads, &cases).unwrap_or_else(|error| panic!("{error}"));
+    let stage = Stage::new(&payloads, &images, kvm, Vendor::Software, Pio::Emulated, 1.0);
+    let stage = stage.unwrap_or_else(|error| panic!("{error}"));
     Some(stage.play(&cases[0]))
 }
 

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     step("host side: lints");
     cmd!(sh, "cargo clippy --quiet --workspace --all-targets -- -D warnings").run()?;
     step("documentation");
-    let _flags = sh.push_env("RUSTDOCFLAGS", "-D warnings");
+    let _flags = sh.push_env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
     cmd!(sh, "cargo doc --quiet --workspace --no-deps --document-private-items").run()?;
     step("tests");
     cmd!(sh, "cargo test --quiet --workspace").run()?;

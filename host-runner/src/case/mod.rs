@@ -14,7 +14,7 @@ pub use action::{Access, Action, Breakpoint, Churn, Delivery};
 pub use bytes::{Bytes, DataExpect};
 pub use expect::{Expect, Expr, Places};
 pub use host_match::{On, Pio, Requires, Vendor};
-pub use spec::{Basis, Budget, Irqchip, MachineSpec, SlotSpec, Start, ZoneSpec};
+pub use spec::{Basis, Budget, FLICKER_GPA, Irqchip, MachineSpec, SlotSpec, Start, ZoneSpec};
 pub use step::{BankExpect, BankSet, ExitStep, GuestStep, MemoryExpect, Place, Step, What};
 
 use std::collections::BTreeMap;

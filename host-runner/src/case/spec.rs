@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Where `disturb` with `slots` makes its memslot come and go: 32 GiB, which no case's own memslot may cover.
+pub const FLICKER_GPA: u64 = 32 << 30;
+
 /// Who promises a behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

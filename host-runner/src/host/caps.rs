@@ -54,6 +54,11 @@ pub fn number(name: &str) -> Option<u32> {
     CAPS.iter().find(|(symbol, _)| manifest_name(symbol) == name).map(|&(_, number)| number)
 }
 
+/// Every name that [`number`] knows.
+pub fn names() -> impl Iterator<Item = String> {
+    CAPS.iter().map(|(symbol, _)| manifest_name(symbol))
+}
+
 /// The names of the capabilities that `check` (KVM_CHECK_EXTENSION) answers with more than zero.
 pub(super) fn supported(check: impl Fn(u32) -> i32) -> BTreeSet<String> {
     CAPS.iter().filter(|(_, number)| check(*number) > 0).map(|(symbol, _)| manifest_name(symbol)).collect()

@@ -124,6 +124,11 @@ pub fn feature(name: &str) -> Option<Feature> {
     features().find(|(known, _)| *known == name).map(|(_, feature)| feature)
 }
 
+/// Every name that [`feature`] knows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    features().map(|(name, _)| name)
+}
+
 /// The names of the features in these entries.
 pub(super) fn supported(entries: &[kvm_cpuid_entry2]) -> BTreeSet<String> {
     features().filter(|(_, feature)| feature.is_in(entries)).map(|(name, _)| name.to_owned()).collect()

@@ -9,6 +9,7 @@ pub mod cpuid;
 mod device;
 mod fs_facts;
 mod requires;
+pub mod switches;
 
 pub use cache::Cache;
 pub use device::{DeviceFacts, Unusable};

@@ -73,7 +73,7 @@ fn play(
 /// The outcome that the process gave if it ended well, or what its end means.
 fn judge(end: &End, limit: Duration) -> Outcome {
     let dead = |verdict, reason: String| {
-        let evidence = Evidence { stderr: last_lines(&end.output), ..Evidence::default() };
+        let evidence = Evidence { stderr: some_lines(&end.output), ..Evidence::default() };
         Outcome { verdict, reason, evidence: Some(Box::new(evidence)) }
     };
     let limit = limit.as_secs_f64();
@@ -120,13 +120,19 @@ fn signal_name(signal: Signal) -> String {
 /// An error of the harness is explained by what it printed, such as the place of a panic.
 fn with_output(mut outcome: Outcome, output: &[u8]) -> Outcome {
     if outcome.verdict == Verdict::Error && !output.is_empty() {
-        outcome.evidence.get_or_insert_default().stderr = last_lines(output);
+        outcome.evidence.get_or_insert_default().stderr = some_lines(output);
     }
     outcome
 }
 
-fn last_lines(output: &[u8]) -> Vec<String> {
+/// The first lines, where a panic says what it is, and the last; what was between them is counted.
+fn some_lines(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(OUTPUT_LINES)..].iter().map(|line| (*line).to_owned()).collect()
+    let Some(cut) = lines.len().checked_sub(OUTPUT_LINES).filter(|cut| *cut > 0) else {
+        return lines.iter().map(|line| (*line).to_owned()).collect();
+    };
+    let (first, last) = (&lines[..OUTPUT_LINES / 2], &lines[OUTPUT_LINES / 2 + cut..]);
+    let between = format!("[{cut} lines]");
+    first.iter().chain([&between.as_str()]).chain(last).map(|line| (*line).to_owned()).collect()
 }

@@ -13,7 +13,7 @@ use kvm_ioctls::VmFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
-use crate::case::SlotSpec;
+use crate::case::{FLICKER_GPA, SlotSpec};
 use crate::play::TargetError;
 
 /// Bytes a page.
@@ -230,11 +230,8 @@ impl Memory {
     }
 }
 
-/// Number and place of the slot that [`Memory::flicker`] makes: no case declares so many slots, and no case
-/// uses this address, 32 GiB, which the manifest's checks keep free.
+/// Number of the slot that [`Memory::flicker`] makes: no case declares so many.
 const FLICKER_SLOT: u32 = 100;
-/// As above.
-pub const FLICKER_GPA: u64 = 32 << 30;
 
 impl Drop for Memory {
     fn drop(&mut self) {

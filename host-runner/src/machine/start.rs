@@ -68,11 +68,40 @@ pub fn protected(rip: u64, stack: u64, sregs: &mut kvm_sregs) -> kvm_regs {
     kvm_regs { rip, rsp: stack, rflags: 2, ..kvm_regs::default() }
 }
 
-/// Real mode: the reset state, but CS, DS, ES and SS with base 0 and the interrupt vector table at 0.
+/// Real mode: the reset state (SDM vol. 3, table "Processor States Following Power-up, Reset, or INIT"), but CS
+/// with base 0. All of it is set, since a restart finds what the guest and the host left.
 pub fn real(ip: u64, sregs: &mut kvm_sregs) -> kvm_regs {
-    sregs.cs = kvm_segment { base: 0, selector: 0, ..sregs.cs };
+    let data = kvm_segment { limit: 0xffff, selector: 0, db: 0, g: 0, ..FLAT };
+    let system = kvm_segment { s: 0, ..data };
+    sregs.cs = kvm_segment { type_: 0xb, ..data };
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.tr = kvm_segment { type_: 0xb, ..system };
+    sregs.ldt = kvm_segment { type_: 2, ..system };
+    sregs.gdt = kvm_dtable { limit: 0xffff, ..kvm_dtable::default() };
+    sregs.idt = sregs.gdt;
+    // CD, NW and ET.
+    (sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer) = (0x6000_0010, 0, 0, 0, 0);
     kvm_regs { rip: ip, rsp: REAL_STACK, rflags: 2, ..kvm_regs::default() }
 }
 
 /// Top of a real-mode guest's stack: below the low image.
 const REAL_STACK: u64 = 0x7000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_in_real_mode_keeps_nothing_of_what_was_there() {
+        let mut fresh = kvm_sregs { apic_base: 0xfee0_0900, ..kvm_sregs::default() };
+        real(0x8000, &mut fresh);
+        let mut left = kvm_sregs { cr0: 0x11, cr3: 0x1000, cr4: 0x20, efer: 0x500, ..fresh };
+        left.ss.base = 0x1000_0000;
+        left.idt.base = 0x1000_2000;
+        left.cs = kvm_segment { selector: 8, ..FLAT };
+        left.tr.limit = 0x67;
+        real(0x8000, &mut left);
+        assert_eq!(left, fresh);
+        assert_eq!(left.apic_base, 0xfee0_0900);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::case::{MachineSpec, SlotSpec};
+use crate::case::{FLICKER_GPA, MachineSpec, SlotSpec};
 use crate::manifest::header::Draft;
 use crate::manifest::mistake::Notes;
 use crate::manifest::table::Spans;
@@ -112,6 +112,11 @@ fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
                 .help("x86 has at most 52 address bits");
             continue;
         };
+        if overlap(&mine, &(FLICKER_GPA..FLICKER_GPA + PAGE)) {
+            notes
+                .add(spans.value(&path("gpa")), format!("`disturb` with slots uses {FLICKER_GPA:#x} itself"))
+                .help("put it elsewhere");
+        }
         if in_ram(machine, &mine) {
             let end = u64::from(machine.memory_kib) * 1024;
             notes

@@ -5,6 +5,7 @@
 mod exit;
 mod flow;
 mod machine;
+mod names;
 mod place;
 mod step;
 
@@ -29,6 +30,7 @@ pub(super) fn case(draft: &Draft, family: &Family, payloads: Option<&dyn Payload
         scenario(draft, payload, notes);
     }
     machine::check(draft, notes);
+    names::check(draft, notes);
     for written in &draft.steps {
         step::check(written, draft, notes);
         if let Some(payload) = payload {

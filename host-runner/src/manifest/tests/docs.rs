@@ -50,6 +50,10 @@ fn tables_are_the_codes() {
         ("banks", banks()),
         ("actions", actions(&schema)),
         ("churn", words(&schema, "Churn")),
+        ("names: caps", names(crate::host::caps::names())),
+        ("names: cpuid", names(crate::host::cpuid::names())),
+        ("names: enable-caps", names(crate::host::switches::enable_names())),
+        ("names: disable-quirks", names(crate::host::switches::quirk_names())),
     ] {
         text = replace(&text, name, &table);
     }
@@ -131,6 +135,11 @@ fn actions(schema: &Value) -> String {
         writeln!(table, "| `{name}` | {} | {} |", described(step), keys.join(".<br>")).unwrap();
     }
     table
+}
+
+fn names(names: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    let list: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    format!("{}\n", list.join(", "))
 }
 
 /// The words of an enumeration, with their meaning.

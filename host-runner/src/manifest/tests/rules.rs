@@ -95,6 +95,16 @@ fn machines() {
     bad_case("budget = { run-ms = ^0 }", DONE, &["1 to 600000"]);
     bad_case("budget = { reports = ^0 }", DONE, &["some reports"]);
     bad_case("requires = { params = { ^npt = \"N\" } }", DONE, &["whose parameter", "kvm.npt"]);
+    slots("{ name = \"a\", gpa = ^0x8_0000_0000, pages = 1 }", &["`disturb` with slots uses"]);
+    bad_case(
+        "requires = { caps = [\"x86-smm\", ^\"x86-sm\"] }",
+        DONE,
+        &["no capability `x86-sm`", "`x86-smm`"],
+    );
+    bad_case("requires = { cpuid = [^\"x3apic\"] }", DONE, &["no CPUID feature `x3apic`", "`x2apic`"]);
+    bad_case("machine = { cpuid-hide = [^\"zzzzzz\"] }", DONE, &["no CPUID feature", "docs/manifest.md"]);
+    bad_case("machine = { enable-caps = [^\"x86-smm\"] }", DONE, &["no capability to enable `x86-smm`"]);
+    bad_case("machine = { disable-quirks = [^\"out-7e\"] }", DONE, &["no quirk `out-7e`"]);
     bad_case("requires = { cpus = ^0 }", DONE, &["every host has a CPU"]);
 }
 
