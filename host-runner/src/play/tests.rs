@@ -274,7 +274,8 @@ fn what_no_step_named_must_not_have_happened() {
 
 #[test]
 fn an_unstated_count_is_one() {
-    let several = Exit::Io { direction: Direction::In, size: 1, port: 0x61, count: 7, data: Bytes::default() };
+    let several =
+        Exit::Io { direction: Direction::In, size: 1, port: 0x61, count: 7, data: Bytes::default() };
     let io = |fields| exit("io", fields);
     let outcome = run(vec![io(serde_json::json!({"port": 0x61}))], &mut Fake::exits([several.clone()]));
     assert_eq!(outcome.reason, "count: expected 0x1, observed 0x7");
