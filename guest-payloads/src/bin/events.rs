@@ -1,0 +1,164 @@
+//! Exceptions, NMIs and interrupts that the host injects, or that meet each other on the way in.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "gates and stacks are broken on purpose")]
+guest::payload!();
+
+use core::arch::{asm, naked_asm};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest::fault::Frame;
+use guest::report::value;
+use guest::tables::IDT_POINTER;
+use guest::{Fault, catch, handle, mmio, paging};
+
+/// HLT, whose address has a name. Without an in-kernel local APIC it exits.
+#[unsafe(naked)]
+extern "C" fn halt() {
+    naked_asm!(guest::label!("hlt_here"), "hlt", guest::label!("behind_hlt"), "ret")
+}
+
+/// STI, and the one instruction that it shields.
+#[unsafe(naked)]
+extern "C" fn open_window() {
+    naked_asm!("sti", guest::label!("shielded"), "nop", guest::label!("window"), "nop", "cli", "ret")
+}
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+static DURING: AtomicU64 = AtomicU64::new(0);
+
+fn count(_: &mut Frame) {
+    COUNT.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts, and halts in the first one: the host does its part there.
+fn count_and_halt(_: &mut Frame) {
+    if COUNT.fetch_add(1, Ordering::Relaxed) == 0 {
+        halt();
+        DURING.store(COUNT.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+fn tell(fault: Result<(), Fault>) {
+    match fault {
+        Ok(()) => value("no fault", 0),
+        Err(fault) => {
+            value("vector", fault.vector);
+            value("error", fault.error);
+            value("rip", fault.rip);
+            value("cr2", fault.cr2);
+        }
+    }
+}
+
+/// Clears the present bit of a vector's gate.
+fn remove_gate(vector: u64) {
+    let high = IDT_POINTER.base + 16 * vector + 4;
+    // SAFETY: the IDT is writable; the gate's second word holds its present bit, bit 15 (SDM vol. 3, 6.14.1).
+    unsafe { mmio::write32(high, mmio::read32(high) & !(1 << 15)) };
+}
+
+/// Gives a vector's gate another interrupt stack.
+fn move_gate(vector: u64, ist: u32) {
+    let high = IDT_POINTER.base + 16 * vector + 4;
+    // SAFETY: as above; IST is bits 2:0.
+    unsafe { mmio::write32(high, mmio::read32(high) & !7 | ist) };
+}
+
+fn ud2() {
+    // SAFETY: the fault is the point.
+    unsafe { asm!("ud2", options(nomem, nostack)) };
+}
+
+fn not_canonical() {
+    // SAFETY: the fault is the point.
+    unsafe { mmio::write8(0x8000_0000_0000_0000, 1) };
+}
+
+fn not_mapped() {
+    // SAFETY: nothing is mapped there; the fault is the point.
+    unsafe { mmio::write8(0xdead_0000, 1) };
+}
+
+fn vector_of(work: fn()) {
+    match catch(work) {
+        Ok(()) => value("no fault", 0),
+        Err(fault) => {
+            value("vector", fault.vector);
+            value("error", fault.error);
+        }
+    }
+}
+
+guest::scenario! {
+    /// Halts, and tells which exception ended that.
+    fn halt_and_tell() {
+        tell(catch(|| halt()));
+    }
+
+    /// Halts in the NMI's handler.
+    fn nmi_in_nmi() {
+        handle(2, Some(count_and_halt));
+        halt();
+        value("during the first", DURING.load(Ordering::Relaxed));
+        value("after both", COUNT.load(Ordering::Relaxed));
+    }
+
+    /// Opens the interrupt window once.
+    fn window() {
+        handle(0x41, Some(count));
+        guest::pio::out8(0x80, 1);
+        open_window();
+        value("interrupts", COUNT.load(Ordering::Relaxed));
+    }
+
+    /// Keeps the interrupt window open until an interrupt came.
+    fn long_window() {
+        handle(0x41, Some(count));
+        guest::pio::out8(0x80, 1);
+        // SAFETY: the one vector that can arrive has a handler.
+        unsafe { asm!("sti", options(nomem, nostack)) };
+        while COUNT.load(Ordering::Relaxed) == 0 {
+            core::hint::spin_loop();
+        }
+        value("interrupts", COUNT.load(Ordering::Relaxed));
+    }
+
+    /// Halts with interrupts on.
+    fn halt_for_interrupt() {
+        handle(0x41, Some(count));
+        // SAFETY: the one vector that can arrive has a handler.
+        unsafe { asm!("sti", options(nomem, nostack)) };
+        halt();
+        value("interrupts", COUNT.load(Ordering::Relaxed));
+    }
+
+    /// #UD, whose gate is not present.
+    fn benign_then_contributory() {
+        remove_gate(6);
+        vector_of(ud2);
+    }
+
+    /// #GP, whose gate is not present.
+    fn contributory_then_contributory() {
+        remove_gate(13);
+        vector_of(not_canonical);
+    }
+
+    /// #PF, whose gate is not present.
+    fn page_fault_then_contributory() {
+        remove_gate(14);
+        vector_of(not_mapped);
+    }
+
+    /// #GP, whose stack is not mapped; #PF has another stack.
+    fn contributory_then_page_fault() {
+        move_gate(14, 4);
+        // Interrupt stacks of CPU 0 begin here; the first is that of ordinary exceptions.
+        let stack = guest::tables::stack_top(0) - 0x8000;
+        // SAFETY: the only users of that page are exceptions other than #PF.
+        let done = unsafe { paging::change(stack, |flags| flags & !paging::Flags::PRESENT) };
+        value("unmapped", done.is_some().into());
+        vector_of(not_canonical);
+    }
+}
