@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::build::{new_vcpus, new_vm};
 use super::limit::Limit;
 use super::memory::Memory;
-use super::{Host, new_vcpus, new_vm, start};
+use super::{Host, start};
 use crate::case::{MachineSpec, Start};
 use crate::exit::Exit;
 use crate::play::TargetError;

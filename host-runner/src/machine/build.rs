@@ -1,0 +1,105 @@
+//! From a [`MachineSpec`] to KVM's objects: the VM with its capabilities and interrupt controllers, and its vCPUs
+//! with what the guest sees of the CPU.
+
+use std::sync::Arc;
+
+use kvm_bindings::{CpuId, kvm_enable_cap};
+use kvm_ioctls::VmFd;
+
+use super::Host;
+use super::banks::failed;
+use super::memory::Memory;
+use super::vcpu::Vcpu;
+use crate::case::{Irqchip, MachineSpec};
+use crate::host::switches;
+use crate::play::TargetError;
+
+/// A VM as the case wants it, without memory or vCPUs.
+pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
+    let vm = host.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+    if host.intel {
+        vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
+        vm.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
+    }
+    let enable = |cap: u32, arg: u64| {
+        let mut enable = kvm_enable_cap { cap, ..kvm_enable_cap::default() };
+        enable.args[0] = arg;
+        vm.enable_cap(&enable)
+    };
+    for name in &spec.enable_caps {
+        let unknown = || TargetError::Harness(format!("capability `{name}` cannot be enabled"));
+        let (cap, arg) = switches::enable(name).ok_or_else(unknown)?;
+        enable(cap, arg).map_err(failed(&format!("KVM_ENABLE_CAP of {name}")))?;
+    }
+    let mut quirks = 0;
+    for name in &spec.disable_quirks {
+        quirks |= switches::quirk(name)
+            .ok_or_else(|| TargetError::Harness(format!("there is no quirk `{name}`")))?;
+    }
+    if quirks != 0 {
+        enable(kvm_bindings::KVM_CAP_DISABLE_QUIRKS2, quirks.into())
+            .map_err(failed("KVM_CAP_DISABLE_QUIRKS2"))?;
+    }
+    match spec.irqchip {
+        Irqchip::None => {}
+        Irqchip::Split => {
+            enable(kvm_bindings::KVM_CAP_SPLIT_IRQCHIP, 24).map_err(failed("KVM_CAP_SPLIT_IRQCHIP"))?;
+        }
+        Irqchip::Kernel => vm.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?,
+    }
+    for zone in &spec.coalesced {
+        let start = if zone.pio {
+            kvm_ioctls::IoEventAddress::Pio(zone.start)
+        } else {
+            kvm_ioctls::IoEventAddress::Mmio(zone.start)
+        };
+        vm.register_coalesced_mmio(start, zone.size).map_err(failed("KVM_REGISTER_COALESCED_MMIO"))?;
+    }
+    Ok(vm)
+}
+
+/// Below the BIOS, where QEMU puts them too: away from RAM and from what cases use.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
+
+/// All vCPUs of a VM, in their reset state.
+pub fn new_vcpus(host: &Host, spec: &MachineSpec, vm: &VmFd) -> Result<Vec<Arc<Vcpu>>, TargetError> {
+    let mut vcpus = Vec::with_capacity(spec.vcpus as usize);
+    for index in 0..spec.vcpus {
+        let fd = vm.create_vcpu(index.into()).map_err(failed("KVM_CREATE_VCPU"))?;
+        fd.set_cpuid2(&cpuid(host, spec, index)?).map_err(failed("KVM_SET_CPUID2"))?;
+        vcpus.push(Arc::new(Vcpu::new(index as usize, fd, vm.run_size())));
+    }
+    Ok(vcpus)
+}
+
+/// What the guest sees of the CPU: all that KVM supports, less what the case hides.
+fn cpuid(host: &Host, spec: &MachineSpec, index: u32) -> Result<CpuId, TargetError> {
+    let mut cpuid = host.cpuid.clone();
+    for entry in cpuid.as_mut_slice() {
+        match entry.function {
+            // Initial APIC id, in bits 31:24 (SDM vol. 2A, "CPUID").
+            1 => entry.ebx = entry.ebx & 0x00ff_ffff | index << 24,
+            0xb | 0x1f => entry.edx = index,
+            _ => {}
+        }
+    }
+    for name in &spec.cpuid_hide {
+        let unknown = || TargetError::Harness(format!("CPUID feature `{name}` is not known"));
+        let feature = crate::host::cpuid::feature(name).ok_or_else(unknown)?;
+        feature.hide(cpuid.as_mut_slice());
+    }
+    Ok(cpuid)
+}
+
+/// Writes to RAM what a payload wants there.
+pub fn load(memory: &Memory, gpa: u64, bytes: &[u8]) -> Result<(), TargetError> {
+    if memory.write(gpa, bytes) {
+        Ok(())
+    } else {
+        Err(TargetError::Harness(format!(
+            "the payload wants {} bytes at {gpa:#x}, which is no RAM",
+            bytes.len()
+        )))
+    }
+}
