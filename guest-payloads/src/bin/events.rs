@@ -273,6 +273,33 @@ guest::scenario! {
         value("return", RETURN.load(Ordering::Relaxed));
     }
 
+    /// IF = 1 until the handler of vector 0x40 has run.
+    fn wait_for_interrupt() {
+        handle(0x40, Some(interrupt));
+        pio::out8(0x80, 0);
+        // SAFETY: the only vector that can arrive has a handler.
+        unsafe { asm!("sti", options(nomem, nostack)) };
+        while INTERRUPTS.load(Ordering::Relaxed) == 0 {
+            core::hint::spin_loop();
+        }
+        // SAFETY: as it was before.
+        unsafe { asm!("cli", options(nomem, nostack)) };
+        value("interrupts", INTERRUPTS.load(Ordering::Relaxed));
+    }
+
+    /// As `nmis`, but it waits until the handler has run twice, and then for as long as one too many might take.
+    fn wait_for_two_nmis() {
+        handle(2, Some(nmi));
+        halt();
+        while NMIS.load(Ordering::Relaxed) < 2 {
+            core::hint::spin_loop();
+        }
+        for _ in 0..2000 {
+            core::hint::spin_loop();
+        }
+        value("nmis", NMIS.load(Ordering::Relaxed));
+    }
+
     /// The interrupt window that never opens.
     fn no_window() {
         never_open();
