@@ -115,7 +115,11 @@ extern "C" fn dispatch(frame: &mut Frame) {
     if !handler.is_null() {
         // SAFETY: only `handle` stores non-null values, which are functions of this type.
         let handler = unsafe { core::mem::transmute::<*mut (), fn(&mut Frame)>(handler) };
+        // A fault inside the handler must not begin at the top of the stack that this frame lies on.
+        let vector = frame.vector;
+        let top = tables::move_ist(vector, &raw const *frame as u64);
         handler(frame);
+        tables::move_ist(vector, top);
         return;
     }
     let fault = Fault {

@@ -21,6 +21,11 @@ static STACK: Stack = Stack(UnsafeCell::new([0; 4096]));
 /// `code` must be a naked function in section `.user.text`: the pages of that section, and no others but a
 /// stack, are opened to ring 3.
 pub fn run(code: extern "C" fn()) -> Option<Fault> {
+    run_with(code, 2) // Bit 1 is always 1.
+}
+
+/// As [`run`], with these RFLAGS: IOPL 3, say, which only ring 0 can give.
+pub fn run_with(code: extern "C" fn(), rflags: u64) -> Option<Fault> {
     let address = code as *const () as u64;
     let stack = STACK.0.get() as u64;
     // SAFETY: only permissions are added, to pages that hold no Rust values.
@@ -29,16 +34,16 @@ pub fn run(code: extern "C" fn()) -> Option<Fault> {
         paging::open_to_user(stack, true)?;
     }
     // SAFETY: the stack is a page of its own; the way back is the exception that `catch` waits for.
-    catch(|| unsafe { leave(address, stack + 4096 - 8) }).err()
+    catch(|| unsafe { leave(address, stack + 4096 - 8, rflags) }).err()
 }
 
-/// IRETQ to ring 3, interrupts off.
+/// IRETQ to ring 3.
 #[unsafe(naked)]
-unsafe extern "C" fn leave(rip: u64, rsp: u64) {
+unsafe extern "C" fn leave(rip: u64, rsp: u64, rflags: u64) {
     naked_asm!(
         "push {ss}",
         "push rsi",
-        "push 2",
+        "push rdx",
         "push {cs}",
         "push rdi",
         "iretq",

@@ -74,6 +74,8 @@ static FINISHED: AtomicU64 = AtomicU64::new(0);
 /// Prepares CPU `cpu` (1 to 3; its APIC id is the same number) to run `work` once it gets a SIPI.
 pub fn prepare(cpu: usize, work: fn()) {
     WORK[cpu].store(work as *mut (), Ordering::Release);
+    STARTED.fetch_and(!(1 << cpu), Ordering::Release);
+    FINISHED.fetch_and(!(1 << cpu), Ordering::Release);
     // SAFETY: the mailbox is static, and no application processor reads it before its SIPI.
     unsafe {
         AP_CR3.store(control::read_cr3(), Ordering::Release);

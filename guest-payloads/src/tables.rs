@@ -156,12 +156,15 @@ pub fn load(cpu: usize) {
             "mov ds, {ds:x}",
             "mov es, {ds:x}",
             "mov ss, {ds:x}",
+            // LTR wants an available TSS, and this CPU may have loaded it in an earlier life.
+            "mov byte ptr [{descriptor} + 5], 0x89",
             "ltr {task:x}",
             gdt = in(reg) &raw const GDT_POINTER,
             idt = in(reg) &raw const IDT_POINTER,
             cs = const KERNEL_CS,
             ds = in(reg) u32::from(KERNEL_DS),
             task = in(reg) u32::from(task),
+            descriptor = in(reg) GDT + u64::from(task),
             scratch = out(reg) _,
         );
     }
@@ -192,6 +195,19 @@ pub fn cpu() -> usize {
     match stack.checked_sub(STACKS) {
         Some(offset) if offset < STACKS_SIZE => (offset / CPU_STACKS) as usize,
         _ => 0,
+    }
+}
+
+/// Makes the interrupt stack of `vector` on this CPU begin below `top`; gives the old top back.
+pub(crate) fn move_ist(vector: u64, top: u64) -> u64 {
+    let number = ist(vector as usize & 0xff) as usize;
+    let at = cpu() * TSS_STRIDE as usize / 4 + 7 + 2 * number;
+    // SAFETY: the field lies in this CPU's TSS, which the CPU only reads while it delivers an interrupt.
+    unsafe {
+        let field = tss.0.get().cast::<u32>().add(at);
+        let old = field.read_volatile();
+        field.write_volatile(top as u32 & !0xf);
+        old.into()
     }
 }
 

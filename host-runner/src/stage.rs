@@ -95,7 +95,8 @@ impl Places for CasePlaces<'_> {
         self.payload.instruction_after(self.at(label)?, self.bitness)
     }
     fn nearest(&self, address: u64) -> Option<(String, u64)> {
-        self.payload.symbols().nearest(address).map(|(name, offset)| (name.to_owned(), offset))
+        let shown = |name| format!("{:#}", rustc_demangle::demangle(name));
+        self.payload.symbols().nearest(address).map(|(name, offset)| (shown(name), offset))
     }
 }
 

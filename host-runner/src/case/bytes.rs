@@ -67,7 +67,8 @@ impl DataExpect {
     /// Whether `observed`, of items of `size` bytes, is this.
     pub fn holds(&self, observed: &Bytes, size: usize) -> bool {
         let count = observed.0.len().checked_div(size).unwrap_or(0);
-        self.bytes(size, count).is_some_and(|bytes| bytes == *observed)
+        // No data is never the data that a number stands for.
+        count > 0 && self.bytes(size, count).is_some_and(|bytes| bytes == *observed)
     }
 }
 
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(number.bytes(4, 2), Some(Bytes::new(&[0x34, 0x12, 0, 0, 0x34, 0x12, 0, 0])));
         assert_eq!(number.bytes(1, 1), None, "0x1234 does not fit a byte");
         assert!(!number.holds(&Bytes::new(&[0x34]), 1));
+        assert!(!number.holds(&Bytes::default(), 2), "no data is no match");
         assert!(number.holds(&Bytes::new(&[0x34, 0x12]), 2));
     }
 

@@ -23,7 +23,7 @@ pub enum Vendor {
 pub enum Pio {
     /// `kvm_fast_pio`: the exit happens at the instruction; RIP moves on re-entry (commit 45def77ebf79).
     Fast,
-    /// The full emulator: RIP is already behind the instruction at the exit.
+    /// The full emulator: RIP waits at an IN, and is already behind an OUT at its exit.
     Emulated,
 }
 

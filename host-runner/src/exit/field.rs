@@ -63,18 +63,23 @@ fn show_expect(expect: &Expect, places: &dyn Places) -> String {
     }
 }
 
-impl ExitField for bool {
-    type Pattern = bool;
-    fn holds(&self, pattern: &bool, _: &PatternContext) -> bool {
-        self == pattern
-    }
-    fn shown(pattern: &bool, _: &PatternContext) -> String {
-        pattern.to_string()
-    }
-    fn show(&self) -> String {
-        self.to_string()
-    }
+macro_rules! words {
+    ($($type:ty),*) => {$(
+        impl ExitField for $type {
+            type Pattern = Self;
+            fn holds(&self, pattern: &Self, _: &PatternContext) -> bool {
+                self == pattern
+            }
+            fn shown(pattern: &Self, _: &PatternContext) -> String {
+                pattern.to_string()
+            }
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
 }
+words!(bool, Direction, NotifyContext);
 
 impl ExitField for Bytes {
     type Pattern = DataExpect;
@@ -108,15 +113,21 @@ impl fmt::Display for Direction {
     }
 }
 
-impl ExitField for Direction {
-    type Pattern = Self;
-    fn holds(&self, pattern: &Self, _: &PatternContext) -> bool {
-        self == pattern
-    }
-    fn shown(pattern: &Self, _: &PatternContext) -> String {
-        pattern.to_string()
-    }
-    fn show(&self) -> String {
-        self.to_string()
+/// `kvm_run.notify.flags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NotifyContext {
+    /// The VM can go on.
+    Valid,
+    /// KVM_NOTIFY_CONTEXT_INVALID.
+    Invalid,
+}
+
+impl fmt::Display for NotifyContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Valid => "valid",
+            Self::Invalid => "invalid",
+        })
     }
 }

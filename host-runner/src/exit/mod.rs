@@ -7,8 +7,8 @@
 mod field;
 mod table;
 
-pub use field::{Direction, ExitField, PatternContext};
-pub use table::{Exit, ExitPattern, KINDS, NotifyContext};
+pub use field::{Direction, ExitField, NotifyContext, PatternContext};
+pub use table::{Exit, ExitPattern, KINDS};
 
 /// One field of an exit that is not as the manifest expects.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

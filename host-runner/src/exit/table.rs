@@ -8,7 +8,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, ExitField, Mismatch, PatternContext};
+use super::{Direction, ExitField, Mismatch, NotifyContext, PatternContext};
 use crate::case::{Bytes, Expect};
 
 macro_rules! exits {
@@ -162,7 +162,7 @@ exits! {
         size: u8,
         /// Port.
         port: u16,
-        /// Items: 1, but for string instructions.
+        /// Items: 1, but for string instructions. A step that does not state it means 1.
         count: u32,
         /// What the guest gave, for `out`; empty for `in`, whose data the host owes.
         data: Bytes,
@@ -317,38 +317,6 @@ exits! {
     "other" Other OtherPattern {
         /// `kvm_run.exit_reason`.
         reason: u32,
-    }
-}
-
-/// `kvm_run.notify.flags`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum NotifyContext {
-    /// The VM can go on.
-    Valid,
-    /// KVM_NOTIFY_CONTEXT_INVALID.
-    Invalid,
-}
-
-impl fmt::Display for NotifyContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Valid => "valid",
-            Self::Invalid => "invalid",
-        })
-    }
-}
-
-impl ExitField for NotifyContext {
-    type Pattern = Self;
-    fn holds(&self, pattern: &Self, _: &PatternContext) -> bool {
-        self == pattern
-    }
-    fn shown(pattern: &Self, _: &PatternContext) -> String {
-        pattern.to_string()
-    }
-    fn show(&self) -> String {
-        self.to_string()
     }
 }
 

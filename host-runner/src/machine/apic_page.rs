@@ -23,18 +23,24 @@ pub fn churn() {
     }
 }
 
-/// A 4 KiB `rw-s` mapping of deleted `/dev/zero` is the page: nothing else in this process maps one.
+/// An empty 4 KiB `rw-s` mapping of deleted `/dev/zero` is the page.
 fn find() -> Option<NonNull<u8>> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|line| {
-        if !(line.contains(" rw-s ") && line.ends_with("/dev/zero (deleted)")) {
-            return None;
-        }
-        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
-        let start = usize::from_str_radix(start, 16).ok()?;
-        let end = usize::from_str_radix(end, 16).ok()?;
-        (end - start == PAGE).then(|| NonNull::new(start as *mut u8))?
-    })
+    // Without unrestricted guest, kvm_intel keeps the page table of its identity map in such a page too;
+    // that one is not empty, and a guest without paging needs it.
+    // SAFETY: a readable page of this process, read once by a volatile copy.
+    let empty = |page: &NonNull<u8>| unsafe { page.cast::<u32>().as_ptr().read_volatile() } == 0;
+    maps.lines()
+        .filter_map(|line| {
+            if !(line.contains(" rw-s ") && line.ends_with("/dev/zero (deleted)")) {
+                return None;
+            }
+            let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+            let start = usize::from_str_radix(start, 16).ok()?;
+            let end = usize::from_str_radix(end, 16).ok()?;
+            (end - start == PAGE).then(|| NonNull::new(start as *mut u8))?
+        })
+        .find(empty)
 }
 
 /// Touches and releases a few fresh pages.

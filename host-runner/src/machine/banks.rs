@@ -49,6 +49,9 @@ pub fn write(vcpu: &Vcpu, bank: Bank, values: &[(&str, u64)]) -> Result<Option<i
             }
             vcpu.fd.set_lapic(&page)
         }
+        Bank::Msrs if values.is_empty() => {
+            return Err(TargetError::Harness("`keep` has no list of MSRs: set each to what it is".into()));
+        }
         Bank::Msrs => {
             let msrs = msr_list(values.iter().copied())?;
             // KVM reports how many it took; the first that it did not is refused as by EINVAL.

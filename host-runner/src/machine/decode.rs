@@ -89,7 +89,8 @@ pub unsafe fn decode(run: *const kvm_run, size: usize) -> Exit {
                 Exit::SystemEvent {
                     event: event.type_,
                     ndata: event.ndata,
-                    data0: event.__bindgen_anon_1.flags,
+                    // Without data words the union holds flags, or what it held before.
+                    data0: if event.ndata == 0 { 0 } else { event.__bindgen_anon_1.data[0] },
                 }
             }
             kvm::KVM_EXIT_IOAPIC_EOI => Exit::IoapicEoi { vector: with.eoi.vector },

@@ -31,6 +31,8 @@ pub struct Disturbance {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<(), TargetError>>>,
     kicked: Vec<Arc<Vcpu>>,
+    /// vCPUs whose threads it moves, and where they may run when it ends.
+    pinned: Option<(Vec<Arc<Vcpu>>, CpuSet)>,
 }
 
 impl Disturbance {
@@ -41,6 +43,12 @@ impl Disturbance {
             signal::unblock_in_run(&vcpu.fd)?;
             vcpu.kickers.fetch_add(1, Ordering::AcqRel);
         }
+        let pinned = if churn == Churn::Migrate {
+            let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(failed)?;
+            Some((scene.vcpus.clone(), allowed))
+        } else {
+            None
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let body = move || {
@@ -55,7 +63,7 @@ impl Disturbance {
         };
         let thread = std::thread::Builder::new().name("disturb".into()).spawn(body);
         let thread = thread.map_err(|error| TargetError::Harness(format!("a disturbing thread: {error}")))?;
-        Ok(Self { stop, thread: Some(thread), kicked })
+        Ok(Self { stop, thread: Some(thread), kicked, pinned })
     }
 
     /// Ends it; an error of its own comes out here.
@@ -66,8 +74,19 @@ impl Disturbance {
     fn join(&mut self) -> Result<(), TargetError> {
         self.stop.store(true, Ordering::Release);
         let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        if !self.kicked.is_empty() {
+            // The last kick may have come between two KVM_RUNs of this thread: a later one must not return for it.
+            signal::drain();
+        }
         for vcpu in self.kicked.drain(..) {
+            vcpu.stray.store(true, Ordering::Release);
             vcpu.kickers.fetch_sub(1, Ordering::AcqRel);
+        }
+        if let Some((vcpus, allowed)) = self.pinned.take() {
+            for vcpu in vcpus {
+                // The thread may have ended.
+                let _ = sched_setaffinity(Pid::from_raw(vcpu.tid.load(Ordering::Acquire)), &allowed);
+            }
         }
         ended.unwrap_or_else(|_| Err(TargetError::Harness("a disturbing thread panicked".into())))
     }

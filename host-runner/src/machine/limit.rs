@@ -78,6 +78,12 @@ impl Limit {
     /// The byte stays valid until [`Limit::end`].
     pub unsafe fn begin(&mut self, immediate_exit: *mut u8) -> Result<(), TargetError> {
         IMMEDIATE_EXIT.set(immediate_exit);
+        if FIRED.get() {
+            // The timer fired between two stays, when there was nothing to interrupt: KVM_RUN returns at
+            // once, and `extend` sets the timer again.
+            // SAFETY: the caller's promise.
+            unsafe { immediate_exit.write_volatile(1) };
+        }
         self.deadline = now() + self.budget;
         if !self.armed {
             self.arm(self.budget)?;

@@ -65,6 +65,8 @@ pub struct Machine<'h> {
     entry: u64,
     budget: Duration,
     ring: Option<coalesced::Ring>,
+    /// What KVM_SET_GUEST_DEBUG was last told, by vCPU: no ioctl reads it back.
+    debug: Vec<Option<kvm_guest_debug>>,
 }
 
 impl<'h> Machine<'h> {
@@ -101,6 +103,7 @@ impl<'h> Machine<'h> {
             entry,
             budget,
             ring: None,
+            debug: vec![None; spec.vcpus as usize],
         };
         machine.start(0, machine.entry)?;
         Ok(machine)
@@ -134,16 +137,26 @@ impl<'h> Machine<'h> {
     {
         let vcpu = Arc::clone(self.vcpu(cpu)?);
         let patience = self.budget;
+        let stays = vcpu.stays.load(Ordering::Acquire);
         let body = move || {
             // How long the guest has been running is not promised, only that it has been let in.
             let step = Duration::from_micros(50);
             let mut waited = Duration::ZERO;
-            while !vcpu.running.load(Ordering::Acquire) && waited < patience {
+            let running = || vcpu.running.load(Ordering::Acquire);
+            while !running() && vcpu.stays.load(Ordering::Acquire) == stays && waited < patience {
                 std::thread::sleep(step);
                 waited += step;
             }
             std::thread::sleep(step * 4);
-            what(&vcpu)
+            let met = running();
+            what(&vcpu)?;
+            if met {
+                return Ok(());
+            }
+            Err(TargetError::Harness(format!(
+                "an action was to meet vCPU {} in KVM_RUN, which did not stay there: let the guest wait for it",
+                vcpu.index
+            )))
         };
         let thread = std::thread::Builder::new().name("later".into()).spawn(body);
         self.later.push(thread.map_err(|error| TargetError::Harness(format!("a thread: {error}")))?);
@@ -168,7 +181,7 @@ impl<'h> Machine<'h> {
     }
 
     fn guest_debug(
-        &self,
+        &mut self,
         cpu: usize,
         single_step: bool,
         block_irq: bool,
@@ -208,12 +221,15 @@ impl<'h> Machine<'h> {
             arch.debugreg[7] = dr7;
         }
         let debug = kvm_guest_debug { control, arch, ..kvm_guest_debug::default() };
-        self.vcpu(cpu)?.fd.set_guest_debug(&debug).map_err(failed("KVM_SET_GUEST_DEBUG"))
+        self.vcpu(cpu)?.fd.set_guest_debug(&debug).map_err(failed("KVM_SET_GUEST_DEBUG"))?;
+        self.debug[cpu] = Some(debug);
+        Ok(())
     }
 
     fn save_restore(&mut self) -> Result<(), TargetError> {
-        if self.seats.iter().flatten().any(|seat| seat.busy) || !self.disturbances.is_empty() {
-            return Err(TargetError::Harness("`save-restore` while a vCPU or a disturbance runs".into()));
+        let busy = self.seats.iter().flatten().any(|seat| seat.busy);
+        if busy || !self.disturbances.is_empty() || !self.later.is_empty() {
+            return Err(TargetError::Harness("`save-restore` while something else runs".into()));
         }
         for vcpu in &self.vcpus {
             if vcpu.owes_completion() {
@@ -236,10 +252,17 @@ impl<'h> Machine<'h> {
         drop(memory);
         let vcpus = new_vcpus(self.host, self.spec, &vm)?;
         snapshot::restore(self.spec, &vm, &vcpus, &saved)?;
-        for seat in &mut self.seats {
-            *seat = None;
+        for (seat, vcpu) in self.seats.iter_mut().zip(&vcpus) {
+            if let Some(old) = seat.take() {
+                *seat = Some(Seat::new(Arc::clone(vcpu), self.budget, old.background)?);
+            }
         }
         self.vcpus = vcpus;
+        for (cpu, debug) in self.debug.iter().enumerate() {
+            if let Some(debug) = debug {
+                self.vcpus[cpu].fd.set_guest_debug(debug).map_err(failed("KVM_SET_GUEST_DEBUG"))?;
+            }
+        }
         self.vm = Arc::new(vm);
         self.ring = None;
         Ok(())
@@ -328,8 +351,12 @@ impl Target for Machine<'_> {
             Action::Signal { cpu, when } => {
                 let vcpu = self.vcpu(*cpu)?;
                 signal::unblock_in_run(&vcpu.fd)?;
+                vcpu.stray.store(false, Ordering::Release);
                 match when {
-                    Delivery::Now => signal::send(nix::unistd::gettid().as_raw()),
+                    Delivery::Now => signal::send(match &self.seats[*cpu] {
+                        Some(seat) => seat.tid,
+                        None => nix::unistd::gettid().as_raw(),
+                    }),
                     Delivery::Running => {
                         self.later(*cpu, |vcpu| signal::send(vcpu.tid.load(Ordering::Acquire)))
                     }
@@ -406,6 +433,14 @@ impl Target for Machine<'_> {
             }),
             Action::Quiet => self.disturbances.drain(..).try_for_each(Disturbance::end),
         }
+    }
+
+    fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
+        self.join_later()?;
+        self.disturbances.drain(..).try_for_each(Disturbance::end)?;
+        let seats = self.seats.iter_mut().enumerate();
+        let unclaimed = seats.filter_map(|(cpu, seat)| Some((cpu, seat.as_mut()?.unclaimed()?)));
+        unclaimed.map(|(cpu, exit)| exit.map(|exit| (cpu, exit))).collect()
     }
 
     fn read_memory(&mut self, gpa: u64, into: &mut [u8]) -> bool {

@@ -15,6 +15,8 @@ pub struct Seat {
     go: Option<SyncSender<()>>,
     exits: Receiver<Result<Exit, TargetError>>,
     thread: Option<JoinHandle<()>>,
+    /// The thread, as the kernel knows it.
+    pub tid: i32,
     /// It has been told to run and its exit has not been taken.
     pub busy: bool,
     /// It goes on by itself once its exit has been dealt with.
@@ -26,8 +28,12 @@ impl Seat {
     pub fn new(vcpu: Arc<Vcpu>, budget: Duration, background: bool) -> Result<Self, TargetError> {
         let (go, told) = sync_channel::<()>(1);
         let (exited, exits) = sync_channel(1);
+        let (named, name) = sync_channel(1);
         let body = move || {
             let mut limit = Limit::new(budget);
+            if named.send(nix::unistd::gettid().as_raw()).is_err() {
+                return;
+            }
             while told.recv().is_ok() {
                 let exit = match &mut limit {
                     Ok(limit) => vcpu.run(limit),
@@ -40,7 +46,8 @@ impl Seat {
         };
         let thread = std::thread::Builder::new().name("vcpu".into()).spawn(body);
         let thread = thread.map_err(|error| TargetError::Harness(format!("a vCPU thread: {error}")))?;
-        Ok(Self { go: Some(go), exits, thread: Some(thread), busy: false, background })
+        let tid = name.recv().map_err(|_| died())?;
+        Ok(Self { go: Some(go), exits, thread: Some(thread), tid, busy: false, background })
     }
 
     /// Lets the vCPU run until its next exit.
@@ -53,6 +60,13 @@ impl Seat {
             self.busy = true;
         }
         Ok(())
+    }
+
+    /// An exit that has come and that nobody has asked for.
+    pub fn unclaimed(&mut self) -> Option<Result<Exit, TargetError>> {
+        let exit = self.exits.try_recv().ok()?;
+        self.busy = false;
+        Some(exit)
     }
 
     /// Waits for the exit.

@@ -14,6 +14,7 @@ use kvm_ioctls::VmFd;
 use super::Host;
 use super::banks::failed;
 use super::vcpu::Vcpu;
+use crate::bank::RunFields;
 use crate::case::{Irqchip, MachineSpec};
 use crate::play::TargetError;
 
@@ -34,6 +35,7 @@ struct SavedVcpu {
     events: kvm::kvm_vcpu_events,
     mp_state: kvm::kvm_mp_state,
     lapic: Option<kvm::kvm_lapic_state>,
+    run: RunFields,
 }
 
 /// Reads everything.
@@ -61,13 +63,15 @@ fn save_vcpu(vcpu: &Vcpu, indices: &[u32], lapic: bool) -> Result<SavedVcpu, Tar
     Ok(SavedVcpu {
         // First: KVM_GET_MP_STATE makes KVM take a pending INIT or SIPI into account.
         mp_state: fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?,
+        // Next: it turns a pending exception's payload into DR6 or CR2, which are read below.
+        events: fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?,
         regs: fd.get_regs().map_err(failed("KVM_GET_REGS"))?,
         sregs: fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?,
         xsave: fd.get_xsave().map_err(failed("KVM_GET_XSAVE"))?,
         xcrs: fd.get_xcrs().map_err(failed("KVM_GET_XCRS"))?,
         debug: fd.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))?,
         msrs: save_msrs(vcpu, indices)?,
-        events: fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?,
+        run: vcpu.run_fields(),
         lapic: if lapic { Some(fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?) } else { None },
     })
 }
@@ -109,23 +113,41 @@ fn restore_vcpu(spec: &MachineSpec, vcpu: &Vcpu, saved: &SavedVcpu) -> Result<()
     unsafe { fd.set_xsave(&saved.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
     if let Some(lapic) = &saved.lapic {
         fd.set_lapic(lapic).map_err(failed("KVM_SET_LAPIC"))?;
+        // KVM takes the deadline only when the timer's mode, which the local APIC holds, says so.
+        let deadline = saved.msrs.iter().filter(|msr| msr.index == TSC_DEADLINE && msr.data != 0);
+        restore_msrs(vcpu, &deadline.copied().collect::<Vec<_>>())?;
     }
     if spec.irqchip != Irqchip::None {
         fd.set_mp_state(saved.mp_state).map_err(failed("KVM_SET_MP_STATE"))?;
     }
+    // CR8 without an in-kernel local APIC is taken from here at every KVM_RUN.
+    vcpu.set_run_fields(&saved.run);
     fd.set_debug_regs(&saved.debug).map_err(failed("KVM_SET_DEBUGREGS"))?;
     fd.set_regs(&saved.regs).map_err(failed("KVM_SET_REGS"))?;
     // Last: setting registers clears a pending exception.
     fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))
 }
 
-/// As for the save: KVM stops at an MSR that it refuses, such as a read-only one.
+/// KVM stops at an MSR that it refuses, such as a read-only one. That is no loss if the new vCPU has the
+/// value already; anything else is state that the guest would miss.
 fn restore_msrs(vcpu: &Vcpu, entries: &[kvm_msr_entry]) -> Result<(), TargetError> {
     let mut rest = entries;
     while !rest.is_empty() {
         let msrs = Msrs::from_entries(rest).map_err(|_| TargetError::Harness("too many MSRs".into()))?;
         let count = vcpu.fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
-        rest = rest.get(count + 1..).unwrap_or_default();
+        let Some(refused) = rest.get(count) else { return Ok(()) };
+        let now = save_msrs(vcpu, &[refused.index])?.first().map(|msr| msr.data);
+        if now != Some(refused.data) {
+            let now = now.map_or("unreadable".into(), |data| format!("{data:#x}"));
+            return Err(TargetError::Deviates {
+                expected: format!("MSR {:#x} restored to {:#x}", refused.index, refused.data),
+                observed: format!("KVM_SET_MSRS refuses it; it is {now}"),
+            });
+        }
+        rest = &rest[count + 1..];
     }
     Ok(())
 }
+
+/// IA32_TSC_DEADLINE.
+const TSC_DEADLINE: u32 = 0x6e0;

@@ -29,6 +29,10 @@ pub struct Vcpu {
     pub running: AtomicBool,
     /// The thread that ran it last.
     pub tid: AtomicI32,
+    /// How often it has been let into KVM_RUN.
+    pub stays: AtomicU32,
+    /// A disturbance that has ended may have left one signal pending.
+    pub stray: AtomicBool,
     /// How many disturbances send it signals: their EINTRs are hidden from the steps.
     pub kickers: AtomicU32,
     /// The last exit left an instruction half done that only another KVM_RUN completes.
@@ -53,6 +57,8 @@ impl Vcpu {
             immediate: AtomicBool::new(false),
             running: AtomicBool::new(false),
             tid: AtomicI32::new(0),
+            stays: AtomicU32::new(0),
+            stray: AtomicBool::new(false),
             kickers: AtomicU32::new(0),
             owes_completion: AtomicBool::new(false),
         }
@@ -66,6 +72,9 @@ impl Vcpu {
     /// KVM_RUN until the guest exits, is interrupted, or its time is over.
     pub fn run(&self, limit: &mut Limit) -> Result<Exit, TargetError> {
         self.tid.store(limit.thread(), Ordering::Release);
+        self.stays.fetch_add(1, Ordering::AcqRel);
+        // A limit of another thread may have left it set.
+        self.set_immediate_exit(self.immediate.load(Ordering::Acquire));
         // SAFETY: the byte is in the mapping that `self` owns, and `end` follows.
         unsafe { limit.begin(self.immediate_exit()) }?;
         self.running.store(true, Ordering::Release);
@@ -101,7 +110,9 @@ impl Vcpu {
                     }
                     if self.immediate.swap(false, Ordering::AcqRel) {
                         self.set_immediate_exit(false);
-                    } else if self.kickers.load(Ordering::Acquire) > 0 {
+                    } else if self.kickers.load(Ordering::Acquire) > 0
+                        || self.stray.swap(false, Ordering::AcqRel)
+                    {
                         super::signal::drain();
                         continue;
                     }

@@ -62,7 +62,28 @@ impl<'a, T: Target> Player<'a, T> {
     fn walk(&mut self) -> Walk {
         self.before = Before::new(self.case, self.target).map_err(|error| Finding::target(0, error))?;
         let case = self.case;
-        self.steps(&case.steps)
+        self.steps(&case.steps)?;
+        self.finish()
+    }
+
+    /// What no step named must not have happened either.
+    fn finish(&mut self) -> Walk {
+        for (cpu, exit) in self.target.finish().map_err(|error| Finding::target(0, error))? {
+            match guest::read(&exit, self.target) {
+                Some(Said::Progress(_) | Said::Done) => {}
+                Some(said) => {
+                    let finding = self.hear(cpu, &said);
+                    return Err(
+                        finding.unwrap_or_else(|| Finding::differs(cpu, "guest", "no more values", said))
+                    );
+                }
+                None => {
+                    self.trace.saw(&exit);
+                    return Err(Finding::differs(cpu, "exit", "no exit that no step names", exit));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn steps(&mut self, steps: &'a [Step]) -> Walk {
@@ -190,6 +211,7 @@ impl<'a, T: Target> Player<'a, T> {
         self.trace.saw(exit);
         let context = PatternContext { places: self.places, item_size: exit.item_size() };
         let mut mismatches = step.pattern.mismatches(exit, &context);
+        mismatches.extend(several_items(&step.pattern, exit));
         if mismatches.is_empty() {
             mismatches = self.numbers(cpu, Bank::Regs, &step.regs)?;
             for memory in &step.memory {
@@ -329,6 +351,16 @@ impl<'a, T: Target> Player<'a, T> {
             _ => format!("{value:#x}"),
         };
         Mismatch { field: name.into(), expected, observed }
+    }
+}
+
+/// A port access of several items where the step does not state `count`: it means one.
+fn several_items(pattern: &ExitPattern, exit: &Exit) -> Option<Mismatch> {
+    match (pattern, exit) {
+        (ExitPattern::Io(pattern), Exit::Io { count, .. }) if pattern.count.is_none() && *count != 1 => {
+            Some(Mismatch { field: "count".into(), expected: "0x1".into(), observed: format!("{count:#x}") })
+        }
+        _ => None,
     }
 }
 

@@ -32,6 +32,12 @@ pub trait Target {
     /// Reads guest-physical memory; `false` if no memslot with data is there.
     fn read_memory(&mut self, gpa: u64, into: &mut [u8]) -> bool;
 
+    /// The case is over: ends what still runs beside it. Exits of vCPUs that ran in the background and that no
+    /// step named come out here, as do errors of disturbances.
+    fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
+        Ok(Vec::new())
+    }
+
     /// The number of an expression; the target's labels are the payload's.
     fn resolve(&self, expr: &Expr, places: &dyn Places) -> Result<u64, TargetError> {
         expr.resolve(places)

@@ -19,6 +19,7 @@ struct Fake {
     replies: Vec<Bytes>,
     refuse_set: Option<i32>,
     runs: u32,
+    unclaimed: Vec<(usize, Exit)>,
 }
 
 impl Target for Fake {
@@ -52,6 +53,9 @@ impl Target for Fake {
             }
             _ => Ok(()),
         }
+    }
+    fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
+        Ok(std::mem::take(&mut self.unclaimed))
     }
     fn read_memory(&mut self, gpa: u64, into: &mut [u8]) -> bool {
         let Some(bytes) = self.memory.get(&gpa) else { return false };
@@ -246,6 +250,37 @@ fn times_and_threads_need_every_exit() {
     let steps = || vec![What::Exit(Box::new(step.clone()))];
     assert_eq!(run(steps(), &mut Fake::exits([Exit::Hlt {}, Exit::Hlt {}])).verdict, Verdict::Pass);
     assert_eq!(run(steps(), &mut Fake::exits([Exit::Hlt {}, Exit::Intr {}])).verdict, Verdict::Fail);
+}
+
+#[test]
+fn what_no_step_named_must_not_have_happened() {
+    let with = |unclaimed: Exit, mut fake: Fake| {
+        fake.exits.push_back(Ok(Exit::Hlt {}));
+        fake.unclaimed = vec![(1, unclaimed)];
+        run(vec![exit("hlt", serde_json::json!({}))], &mut fake)
+    };
+    let outcome = with(Exit::Shutdown {}, Fake::default());
+    assert_eq!(outcome.reason, "exit: expected no exit that no step names, observed shutdown");
+    let report = |kind| {
+        let mut fake = Fake::default().report(kind, "text", [6, 0, 0, 0]);
+        let exit = fake.exits.pop_front().unwrap().unwrap();
+        with(exit, fake).verdict
+    };
+    assert_eq!(report(ReportKind::Fault), Verdict::Fail, "a vCPU in the background took a fault");
+    assert_eq!(report(ReportKind::CheckFailed), Verdict::Fail);
+    assert_eq!(report(ReportKind::Value), Verdict::Fail);
+    assert_eq!(report(ReportKind::Progress), Verdict::Pass);
+}
+
+#[test]
+fn an_unstated_count_is_one() {
+    let several =
+        Exit::Io { direction: Direction::In, size: 1, port: 0x61, count: 7, data: Bytes::default() };
+    let io = |fields| exit("io", fields);
+    let outcome = run(vec![io(serde_json::json!({"port": 0x61}))], &mut Fake::exits([several.clone()]));
+    assert_eq!(outcome.reason, "count: expected 0x1, observed 0x7");
+    let stated = io(serde_json::json!({"port": 0x61, "count": 7}));
+    assert_eq!(run(vec![stated], &mut Fake::exits([several])).verdict, Verdict::Pass);
 }
 
 #[test]
