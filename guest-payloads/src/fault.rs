@@ -97,6 +97,9 @@ global_asm!(
     options(att_syntax),
 );
 
+/// Bytes of its interrupt stack that a handler may use; of the 4 KiB, two more levels fit below.
+const HANDLER_STACK: u64 = 0x600;
+
 /// Per CPU: the stack pointer of the innermost [`catch`], 0 outside of any.
 static CATCHING: [AtomicU64; CPUS] = [const { AtomicU64::new(0) }; CPUS];
 static CAUGHT: [Slot; CPUS] = [const { Slot(UnsafeCell::new(NO_FAULT)) }; CPUS];
@@ -115,9 +118,10 @@ extern "C" fn dispatch(frame: &mut Frame) {
     if !handler.is_null() {
         // SAFETY: only `handle` stores non-null values, which are functions of this type.
         let handler = unsafe { core::mem::transmute::<*mut (), fn(&mut Frame)>(handler) };
-        // A fault inside the handler must not begin at the top of the stack that this frame lies on.
+        // An event inside the handler must not begin at the top of the stack that this frame and, below it, the
+        // handler's own frames lie on.
         let vector = frame.vector;
-        let top = tables::move_ist(vector, &raw const *frame as u64);
+        let top = tables::move_ist(vector, &raw const *frame as u64 - HANDLER_STACK);
         handler(frame);
         tables::move_ist(vector, top);
         return;

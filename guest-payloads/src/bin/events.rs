@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest::fault::Frame;
 use guest::report::value;
 use guest::tables::IDT_POINTER;
-use guest::{Fault, catch, handle, mmio, paging};
+use guest::{Fault, apic, arg, catch, handle, mmio, paging};
 
 /// HLT, whose address has a name. Without an in-kernel local APIC it exits.
 #[unsafe(naked)]
@@ -24,11 +24,71 @@ extern "C" fn open_window() {
     naked_asm!("sti", guest::label!("shielded"), "nop", guest::label!("window"), "nop", "cli", "ret")
 }
 
+/// POPF that sets IF: it shields nothing.
+#[unsafe(naked)]
+extern "C" fn open_window_by_popf() {
+    naked_asm!("push 0x202", "popfq", guest::label!("popped"), "nop", "nop", "cli", "ret")
+}
+
+/// STI and CLI at once, twice: the window never opens.
+#[unsafe(naked)]
+extern "C" fn never_open_window() {
+    naked_asm!("sti", "cli", "nop", "sti", "cli", "ret")
+}
+
+/// HLT right behind STI, with single instructions behind it.
+#[unsafe(naked)]
+extern "C" fn halt_shielded() {
+    naked_asm!(
+        "sti",
+        "hlt",
+        guest::label!("woken"),
+        "nop",
+        guest::label!("woken_and_one"),
+        "nop",
+        "cli",
+        "ret"
+    )
+}
+
+/// IRETQ to its own next instruction, which unblocks NMIs.
+#[unsafe(naked)]
+extern "C" fn unblock_nmis() {
+    naked_asm!(
+        "mov rax, rsp",
+        "mov ecx, ss",
+        "push rcx",
+        "push rax",
+        "pushfq",
+        "mov ecx, cs",
+        "push rcx",
+        "lea rcx, [rip + unblocked]",
+        "push rcx",
+        "iretq",
+        guest::label!("unblocked"),
+        "nop",
+        "ret",
+    )
+}
+
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static DURING: AtomicU64 = AtomicU64::new(0);
+/// Where the last counted event returns to.
+static RETURN: AtomicU64 = AtomicU64::new(0);
 
-fn count(_: &mut Frame) {
+fn count(frame: &mut Frame) {
+    RETURN.store(frame.rip, Ordering::Relaxed);
     COUNT.fetch_add(1, Ordering::Relaxed);
+}
+
+fn count_and_eoi(frame: &mut Frame) {
+    count(frame);
+    apic::eoi();
+}
+
+fn tell_count() {
+    value("count", COUNT.load(Ordering::Relaxed));
+    value("return", RETURN.load(Ordering::Relaxed));
 }
 
 /// Counts, and halts in the first one: the host does its part there.
@@ -63,6 +123,22 @@ fn move_gate(vector: u64, ist: u32) {
     let high = IDT_POINTER.base + 16 * vector + 4;
     // SAFETY: as above; IST is bits 2:0.
     unsafe { mmio::write32(high, mmio::read32(high) & !7 | ist) };
+}
+
+/// Makes a vector's gate lead to no segment, so that its delivery raises #GP.
+fn spoil_gate(vector: u64) {
+    let low = IDT_POINTER.base + 16 * vector;
+    // SAFETY: as above; the selector is bits 31:16 of the first word.
+    unsafe { mmio::write32(low, mmio::read32(low) & 0xffff) };
+}
+
+/// Unmaps the stack that all exceptions use but #DF, NMI and those whose gate was moved.
+fn unmap_exception_stack() {
+    // Interrupt stacks of CPU 0 begin here; the first is that of ordinary exceptions.
+    let stack = guest::tables::stack_top(0) - 0x8000;
+    // SAFETY: the only users of that page are exceptions.
+    let done = unsafe { paging::change(stack, |flags| flags & !paging::Flags::PRESENT) };
+    value("unmapped", done.is_some().into());
 }
 
 fn ud2() {
@@ -154,11 +230,78 @@ guest::scenario! {
     /// #GP, whose stack is not mapped; #PF has another stack.
     fn contributory_then_page_fault() {
         move_gate(14, 4);
-        // Interrupt stacks of CPU 0 begin here; the first is that of ordinary exceptions.
-        let stack = guest::tables::stack_top(0) - 0x8000;
-        // SAFETY: the only users of that page are exceptions other than #PF.
-        let done = unsafe { paging::change(stack, |flags| flags & !paging::Flags::PRESENT) };
-        value("unmapped", done.is_some().into());
+        unmap_exception_stack();
         vector_of(not_canonical);
+    }
+
+    /// #UD, #NP, #GP, each in the delivery of the one before.
+    fn benign_then_contributory_twice() {
+        remove_gate(6);
+        spoil_gate(11);
+        vector_of(ud2);
+    }
+
+    /// #UD, whose stack is not mapped; #PF has another stack.
+    fn benign_then_page_fault() {
+        move_gate(14, 4);
+        unmap_exception_stack();
+        vector_of(ud2);
+    }
+
+    /// #PF, whose stack is not mapped. Tells the page that CR2 names.
+    fn page_fault_twice() {
+        unmap_exception_stack();
+        match catch(not_mapped) {
+            Ok(()) => value("no fault", 0),
+            Err(fault) => {
+                value("vector", fault.vector);
+                value("error", fault.error);
+                value("page", fault.cr2 & !0xfff);
+            }
+        }
+    }
+
+    /// Halts, then unblocks NMIs.
+    fn blocked_nmi() {
+        handle(2, Some(count));
+        halt();
+        value("blocked", COUNT.load(Ordering::Relaxed));
+        unblock_nmis();
+        tell_count();
+    }
+
+    /// Opens the interrupt window once by POPF.
+    fn window_by_popf() {
+        handle(0x41, Some(count));
+        guest::pio::out8(0x80, 1);
+        open_window_by_popf();
+        tell_count();
+    }
+
+    /// Opens the interrupt window never.
+    fn no_window() {
+        guest::pio::out8(0x80, 1);
+        never_open_window();
+        guest::pio::out8(0x80, 2);
+    }
+
+    /// Halts behind STI, and runs on with interrupts on for two instructions.
+    fn halt_behind_sti() {
+        handle(0x41, Some(count));
+        halt_shielded();
+        tell_count();
+    }
+
+    /// Halts behind STI with a local APIC, whose interrupt is pending already if `pending`.
+    fn halt_with_apic() {
+        handle(0x41, Some(count_and_eoi));
+        apic::enable();
+        if arg("pending").is_some() {
+            apic::send_self(0x41);
+        } else {
+            value("ready", 1);
+        }
+        halt_shielded();
+        tell_count();
     }
 }

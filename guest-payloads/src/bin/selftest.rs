@@ -21,6 +21,14 @@ fn ud2() {
     undefined();
 }
 
+/// Handles #UD, and takes a fault of its own on the same interrupt stack meanwhile.
+fn skip_ud2(frame: &mut Frame) {
+    // SAFETY: nothing is mapped there; the fault is the point.
+    let fault = catch(|| unsafe { mmio::write8(0xdead_0000, 1) });
+    COUNT.fetch_add(u64::from(fault.is_err_and(|fault| fault.vector == 14)), Ordering::Relaxed);
+    frame.rip += 2;
+}
+
 /// The next multiple of 4 KiB of a stretch that nobody else uses.
 #[repr(C, align(4096))]
 struct Page(core::cell::UnsafeCell<[u64; 512]>);
@@ -147,6 +155,15 @@ guest::scenario! {
         });
         value("outer", outer.map_or_else(|fault| fault.vector, |()| 0));
         value("none", catch(|| 5).unwrap_or(0));
+    }
+
+    /// A fault inside the handler of another, three times.
+    fn fault_in_handler() {
+        handle(6, Some(skip_ud2));
+        for _ in 0..3 {
+            undefined();
+        }
+        value("handled", COUNT.load(Ordering::Relaxed));
     }
 
     /// A self-IPI through the xAPIC's page.

@@ -37,7 +37,7 @@ fn copy_gates() {
     for word in 0..2 * GATES {
         // SAFETY: both tables have that many words; the CPU only reads them.
         unsafe {
-            table().add(word).write_volatile((IDT_POINTER.base as *const u64).add(word).read_volatile())
+            table().add(word).write_volatile((IDT_POINTER.base as *const u64).add(word).read_volatile());
         };
     }
 }
@@ -213,7 +213,6 @@ guest::scenario! {
         });
         restore_idt();
         value("vector", fault.map_or_else(|fault| fault.vector, |()| 0));
-        value("rsp", fault.map_or_else(|fault| fault.rsp, |()| 0));
     }
 
     /// CR3 names a page of zeros: the next fetch faults, and so does every attempt to deliver that.
