@@ -207,6 +207,8 @@ guest::scenario! {
         unsafe { asm!("sti", options(nomem, nostack)) };
         halt();
         value("interrupts", COUNT.load(Ordering::Relaxed));
+        // An interrupt that KVM forgot to forget comes again at the entry behind that report.
+        value("interrupts", COUNT.load(Ordering::Relaxed));
     }
 
     /// #UD, whose gate is not present.

@@ -62,6 +62,11 @@ fn arm(limit: u16, base: u64) {
     unsafe { load_idt(limit, base) };
 }
 
+/// Arms an IDT of limit 0. Behind its limit lie good gates: whoever reads them delivers the fault.
+fn arm_nothing() {
+    arm(0, IDT_POINTER.base);
+}
+
 fn arm_table() {
     arm(16 * GATES as u16 - 1, table() as u64);
 }
@@ -94,7 +99,7 @@ extern "C" fn undefined_on(stack: u64) {
 /// Loads CR3; the next instruction is no longer mapped.
 #[unsafe(naked)]
 extern "C" fn load_cr3(table: u64) {
-    naked_asm!("mov cr3, rdi", guest::label!("unmapped_here"), "nop", "ret")
+    naked_asm!("mov cr3, rdi", guest::label!("unmapped_here"), "out 0x80, al", "ret")
 }
 
 #[unsafe(naked)]
@@ -121,7 +126,7 @@ extern "C" fn user_undefined() {
 }
 
 fn ap_dies() {
-    arm(0, 0);
+    arm_nothing();
     undefined();
 }
 
@@ -163,7 +168,7 @@ guest::scenario! {
     /// #UD without any IDT; if the host repairs it, #UD is handled.
     fn no_idt() {
         let fault = catch(|| {
-            arm(0, 0);
+            arm_nothing();
             undefined();
         });
         value("vector", fault.map_or_else(|fault| fault.vector, |()| 0));
@@ -171,6 +176,10 @@ guest::scenario! {
 
     /// #UD, #NP and #DF all find gates that are not present.
     fn gates_absent() {
+        copy_gates();
+        for vector in 0..GATES {
+            clear_in_gate(vector, PRESENT);
+        }
         arm_table();
         undefined();
     }
@@ -223,16 +232,28 @@ guest::scenario! {
 
     /// #UD at CPL 3 without any IDT.
     fn from_ring3() {
-        arm(0, 0);
+        arm_nothing();
         ring3::run(user_undefined);
     }
 
     /// Halts without any IDT: the host does the rest.
     fn halt_without_idt() {
-        arm(0, 0);
+        arm_nothing();
         halt();
         restore_idt();
         value("survived", 1);
+    }
+
+    /// Halts with an IDT that is good but for #DF's gate: the host does the rest.
+    fn halt_without_double_fault_gate() {
+        copy_gates();
+        clear_in_gate(8, PRESENT);
+        let fault = catch(|| {
+            arm_table();
+            halt();
+        });
+        restore_idt();
+        value("vector", fault.map_or_else(|fault| fault.vector, |()| 0));
     }
 
     /// A second CPU dies; this one waits for the host's word and goes on.
