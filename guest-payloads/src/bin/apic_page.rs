@@ -109,7 +109,7 @@ fn answering() {
     interrupts_on();
     let rounds = arg("rounds").unwrap_or(0);
     READY.store(true, Relaxed);
-    let _ = (0..100 * rounds).any(|_| comes_to(&COUNT, rounds));
+    let _ = (0..5000 * rounds).any(|_| comes_to(&COUNT, rounds));
     interrupts_off();
     value("received", COUNT.load(Relaxed));
 }
@@ -326,7 +326,7 @@ guest::scenario! {
         while sent < rounds {
             apic::send(1, 0x4000 | u32::from(LOW));
             sent += 1;
-            if !(0..100).any(|_| comes_to(&REPLIES, sent)) {
+            if !(0..5000).any(|_| comes_to(&REPLIES, sent)) {
                 break;
             }
         }
