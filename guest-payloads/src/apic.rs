@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Fault, control, entry, mmio};
+use crate::{Fault, control, entry, mmio, report};
 
 /// Register numbers: offset in the page, and 0x10 times the distance from MSR 0x800.
 #[expect(missing_docs, reason = "names of SDM vol. 3, table 12-1")]
@@ -49,7 +49,7 @@ pub const fn msr(register: u32) -> u32 {
 /// Reads a register in the mode that [`enable`] or [`enable_x2apic`] set.
 pub fn read(register: u32) -> u32 {
     if IN_X2APIC.load(Ordering::Relaxed) {
-        return control::read_msr(msr(register)).unwrap_or(0) as u32;
+        return sound(control::read_msr(msr(register))) as u32;
     }
     xapic_read(register)
 }
@@ -57,9 +57,20 @@ pub fn read(register: u32) -> u32 {
 /// Writes a register in the mode that [`enable`] or [`enable_x2apic`] set.
 pub fn write(register: u32, value: u32) {
     if IN_X2APIC.load(Ordering::Relaxed) {
-        let _ = control::write_msr(msr(register), value.into());
+        sound(control::write_msr(msr(register), value.into()));
     } else {
         xapic_write(register, value);
+    }
+}
+
+/// What an access gave that must not fault: a fault is reported as one that no scenario asked for.
+fn sound<T>(access: Result<T, Fault>) -> T {
+    match access {
+        Ok(value) => value,
+        Err(fault) => {
+            report::fault(&fault);
+            entry::stop()
+        }
     }
 }
 
@@ -98,7 +109,7 @@ pub fn eoi() {
 /// Sends an interrupt command: `low` is the ICR's low half, `destination` an APIC id.
 pub fn send(destination: u32, low: u32) {
     if IN_X2APIC.load(Ordering::Relaxed) {
-        let _ = control::write_msr(msr(reg::ICR), u64::from(destination) << 32 | u64::from(low));
+        sound(control::write_msr(msr(reg::ICR), u64::from(destination) << 32 | u64::from(low)));
     } else {
         xapic_write(reg::ICR_HIGH, destination << 24);
         xapic_write(reg::ICR, low);

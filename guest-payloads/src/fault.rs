@@ -71,7 +71,7 @@ global_asm!(
     ".rept 256",
     ".balign 16, 0xcc",
     // These push an error code themselves (SDM vol. 3, table 6-1).
-    ".if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21)",
+    ".if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)",
     ".else",
     "pushq $0",
     ".endif",
@@ -171,15 +171,18 @@ pub fn catch<T, F: FnOnce() -> T>(work: F) -> Result<T, Fault> {
     let mut local = Work(Some(work), None);
     let cpu = tables::cpu();
     let slot = CATCHING[cpu].as_ptr();
+    let tops = tables::ist_tops(cpu);
     // SAFETY: `run` takes what it is given; `enter` keeps the C calling convention in both outcomes.
     unsafe { enter(run::<T, F> as *const (), (&raw mut local).cast(), slot) };
     // Read by pointer: on a fault the compiler's idea of the local is from before the call.
     // SAFETY: the local lives; `run` has ended, one way or the other.
-    match unsafe { (&raw mut local.1).read_volatile() } {
-        Some(value) => Ok(value),
-        // SAFETY: written by `dispatch` on this CPU.
-        None => Err(unsafe { *CAUGHT[cpu].0.get() }),
+    if let Some(value) = unsafe { (&raw mut local.1).read_volatile() } {
+        return Ok(value);
     }
+    // A fault that left handlers behind left their interrupt stacks moved.
+    tables::restore_ist_tops(cpu, tops);
+    // SAFETY: written by `dispatch` on this CPU.
+    Err(unsafe { *CAUGHT[cpu].0.get() })
 }
 
 /// Calls `run(data)` with `*slot` holding the stack pointer to which a fault returns.

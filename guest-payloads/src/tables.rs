@@ -211,6 +211,23 @@ pub(crate) fn move_ist(vector: u64, top: u64) -> u64 {
     }
 }
 
+/// Where the interrupt stacks of CPU `cpu` begin now.
+pub(crate) fn ist_tops(cpu: usize) -> [u32; 8] {
+    // SAFETY: the fields lie in that CPU's TSS, at multiples of four.
+    unsafe { ist_field(cpu).read_volatile() }
+}
+
+/// Puts back what [`ist_tops`] gave.
+pub(crate) fn restore_ist_tops(cpu: usize, tops: [u32; 8]) {
+    // SAFETY: as for reading; the CPU only reads them while it delivers an interrupt.
+    unsafe { ist_field(cpu).write_volatile(tops) }
+}
+
+fn ist_field(cpu: usize) -> *mut [u32; 8] {
+    // From word 9 on: the 64-bit fields lie at odd multiples of four.
+    tss.0.get().cast::<u32>().wrapping_add(cpu * TSS_STRIDE as usize / 4 + 9).cast()
+}
+
 /// Top of an application processor's own stack.
 pub fn stack_top(cpu: usize) -> u64 {
     STACKS + (cpu as u64 + 1) * CPU_STACKS

@@ -224,6 +224,20 @@ guest::protected_mode! {
     protected_hlt: "mov eax, 0x12345678", "hlt", "jmp protected_hlt"
 }
 
+fn handler_that_faults(_: &mut Frame) {
+    // SAFETY: nothing is mapped there; the fault is the point.
+    unsafe { mmio::write8(0xdead_0000, 1) };
+}
+
+guest::scenario! {
+    /// A fault in a handler ends a `catch` around both, again and again.
+    fn faults_leave_handlers() {
+        handle(6, Some(handler_that_faults));
+        let caught = (0..16).filter(|_| catch(ud2).is_err_and(|fault| fault.vector == 14)).count();
+        value("caught", caught as u64);
+    }
+}
+
 guest::scenario! {
     /// Never exits, with interrupts off.
     fn spins() {
