@@ -18,10 +18,7 @@ use crate::payload::{Image, Payload, PayloadError};
 use crate::play::{TargetError, play};
 
 /// The payloads of a directory.
-pub struct Payloads(HashMap<String, Loaded>);
-
-/// A payload, and how many bits its instructions have where no case says otherwise.
-struct Loaded(Payload);
+pub struct Payloads(HashMap<String, Payload>);
 
 impl Payloads {
     /// Loads every payload in `dir`: each file that is an ELF file by its name, without an extension.
@@ -32,14 +29,14 @@ impl Payloads {
             let path = entry.map_err(|error| PayloadError::unreadable(dir, error))?.path();
             if path.extension().is_none() && path.is_file() && !hidden(&path) {
                 let payload = Payload::load(&path)?;
-                payloads.insert(payload.name().to_owned(), Loaded(payload));
+                payloads.insert(payload.name().to_owned(), payload);
             }
         }
         Ok(Self(payloads))
     }
 
     fn get(&self, name: &str) -> Option<&Payload> {
-        self.0.get(name).map(|loaded| &loaded.0)
+        self.0.get(name)
     }
 }
 
@@ -49,7 +46,7 @@ fn hidden(path: &Path) -> bool {
 
 impl manifest::Payloads for Payloads {
     fn payload(&self, name: &str) -> Result<&dyn manifest::PayloadInfo, String> {
-        let found = self.0.get(name).map(|payload| payload as &dyn manifest::PayloadInfo);
+        let found = self.get(name).map(|payload| payload as &dyn manifest::PayloadInfo);
         found.ok_or_else(|| {
             format!("there is no payload `{name}`; a payload is a file in guest-payloads/src/bin")
         })
@@ -60,24 +57,25 @@ impl manifest::Payloads for Payloads {
     }
 }
 
-impl manifest::PayloadInfo for Loaded {
+impl manifest::PayloadInfo for Payload {
     fn has_scenario(&self, name: &str) -> bool {
-        self.0.scenarios().any(|known| known == name)
+        self.scenarios().any(|known| known == name)
     }
     fn scenarios(&self) -> Vec<String> {
-        self.0.scenarios().map(str::to_owned).collect()
+        self.scenarios().map(str::to_owned).collect()
     }
     fn label_names(&self) -> Vec<String> {
-        self.0.symbols().names().map(str::to_owned).collect()
+        self.symbols().names().map(str::to_owned).collect()
     }
 }
 
-impl Places for Loaded {
+/// A payload's labels where no case says in which mode its code runs: in 64-bit mode.
+impl Places for Payload {
     fn at(&self, label: &str) -> Option<u64> {
-        self.0.symbols().lookup(label).ok()
+        self.symbols().lookup(label).ok()
     }
     fn after(&self, label: &str) -> Option<u64> {
-        self.0.instruction_after(self.at(label)?, 64)
+        self.instruction_after(self.at(label)?, 64)
     }
 }
 
@@ -89,7 +87,7 @@ struct CasePlaces<'a> {
 
 impl Places for CasePlaces<'_> {
     fn at(&self, label: &str) -> Option<u64> {
-        self.payload.symbols().lookup(label).ok()
+        self.payload.at(label)
     }
     fn after(&self, label: &str) -> Option<u64> {
         self.payload.instruction_after(self.at(label)?, self.bitness)

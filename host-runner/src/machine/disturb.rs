@@ -74,10 +74,6 @@ impl Disturbance {
     fn join(&mut self) -> Result<(), TargetError> {
         self.stop.store(true, Ordering::Release);
         let ended = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
-        if !self.kicked.is_empty() {
-            // The last kick may have come between two KVM_RUNs of this thread: a later one must not return for it.
-            signal::drain();
-        }
         for vcpu in self.kicked.drain(..) {
             vcpu.stray.store(true, Ordering::Release);
             vcpu.kickers.fetch_sub(1, Ordering::AcqRel);

@@ -1,9 +1,9 @@
 //! The walk over the steps.
 
+use super::Target;
 use super::evidence::{Finding, Trace};
 use super::guest::{self, Said};
 use super::unchanged::Before;
-use super::{Target, TargetError};
 use crate::bank::Bank;
 use crate::case::{
     BankExpect, BankSet, Bytes, Case, ExitStep, Expect, GuestStep, MemoryExpect, Pio, Places, Step, Vendor,
@@ -367,10 +367,4 @@ fn several_items(pattern: &ExitPattern, exit: &Exit) -> Option<Mismatch> {
 /// `EINVAL` and so on.
 fn errno_name(errno: i32) -> String {
     format!("{:?}", nix::errno::Errno::from_raw(errno))
-}
-
-impl From<TargetError> for Box<Finding> {
-    fn from(error: TargetError) -> Self {
-        Finding::target(0, error)
-    }
 }
