@@ -334,8 +334,11 @@ guest::scenario! {
         l2.vmcb().set(field::RAX, arg("rax").unwrap_or(SPARE));
         guest::check!(control::write_msr(0xc000_0082, 0x1111).is_ok());
         l2.vmcb().set(field::LSTAR, 0x2222);
-        tell(l2.run());
+        svm::call_with_rax(vmsave, SPARE);
         // SAFETY: spare RAM, in which VMSAVE keeps LSTAR at 0x608.
+        unsafe { guest::mmio::write64(at(SPARE + 0x608), 0x3333) };
+        tell(l2.run());
+        // SAFETY: as above.
         value("saved lstar", unsafe { guest::mmio::read64(at(SPARE + 0x608)) });
         value("lstar in l2", l2.vmcb().get(field::LSTAR));
         value("lstar in l1", control::read_msr(0xc000_0082).unwrap_or(0));
