@@ -14,7 +14,7 @@ use guest::fault::Frame;
 use guest::report::value;
 use guest::svm::{self, Exit, L2, event, exit, field, int_ctl};
 use guest::tables::IDT_POINTER;
-use guest::{arg, catch, code, control, handle, mmio};
+use guest::{apic, arg, catch, code, control, handle, mmio};
 
 code! {
     /// One exception each.
@@ -69,6 +69,9 @@ fn count(frame: &mut Frame) {
     ERROR.store(frame.error, Ordering::Relaxed);
     RETURN.store(frame.rip, Ordering::Relaxed);
     COUNT.fetch_add(1, Ordering::Relaxed);
+    if arg("apic").is_some() && frame.vector >= 32 {
+        apic::eoi();
+    }
 }
 
 fn counted() -> u64 {
@@ -89,6 +92,19 @@ fn prepared(code: extern "C" fn()) -> L2 {
         }
     }
     l2
+}
+
+/// Lets L2 take an interrupt that L1 injects, so that all that a delivery touches is mapped in the host. Vectoring that
+/// the host interrupts to map a page is a case of its own.
+fn warm_up(l2: &mut L2) {
+    handle(0x41, Some(count));
+    let code = l2.vmcb().get(field::RIP);
+    l2.vmcb().set(field::EVENTINJ, event::interrupt(0x41));
+    l2.run();
+    l2.go(two_nops);
+    l2.vmcb().set(field::RIP, code);
+    COUNT.store(0, Ordering::Relaxed);
+    RETURN.store(0, Ordering::Relaxed);
 }
 
 fn tell(exit: Exit) {
@@ -177,14 +193,18 @@ guest::scenario! {
         value("interrupted", exit.int_info >> 31 & 1);
     }
 
-    /// #GP in L2, whose delivery finds no stack: #PF, then, has a stack of its own.
+    /// #GP in L2, whose delivery finds no stack: #PF, then, has a stack of its own. Or, with `no-gate`, no gate.
     fn fault_in_delivery() {
         let mut l2 = prepared(raise_and_tell);
-        move_gate(14, 4);
-        let stack = guest::tables::stack_top(0) - 0x8000;
-        // SAFETY: the only users of that page are exceptions.
-        let done = unsafe { guest::paging::change(stack, |flags| flags & !guest::paging::Flags::PRESENT) };
-        guest::check!(done.is_some());
+        if arg("no-gate").is_some() {
+            remove_gate(13);
+        } else {
+            move_gate(14, 4);
+            let stack = guest::tables::stack_top(0) - 0x8000;
+            // SAFETY: the only users of that page are exceptions.
+            let done = unsafe { guest::paging::change(stack, |flags| flags & !guest::paging::Flags::PRESENT) };
+            guest::check!(done.is_some());
+        }
         let exit = l2.run();
         tell(exit);
         value("info1", exit.info1);
@@ -203,6 +223,9 @@ guest::scenario! {
     fn inject() {
         let mut l2 = prepared(two_nops);
         let event = arg("event").unwrap_or(0);
+        if arg("warm").is_some() {
+            warm_up(&mut l2);
+        }
         handle(event as u8, Some(count));
         l2.vmcb().set(field::EVENTINJ, event);
         let first = l2.vmcb().get(field::RIP);
@@ -252,6 +275,9 @@ guest::scenario! {
         });
         handle(0x41, Some(count));
         handle(2, Some(count));
+        if arg("apic").is_some() {
+            apic::enable();
+        }
         if arg("masking").is_some() {
             l2.vmcb().set(field::INT_CTL, int_ctl::MASKING);
         }
@@ -269,6 +295,9 @@ guest::scenario! {
         guest::check!(svm::enable().is_ok());
         handle(0x41, Some(count));
         handle(2, Some(count));
+        if arg("apic").is_some() {
+            apic::enable();
+        }
         svm::clgi();
         // SAFETY: what arrives has a handler.
         unsafe { asm!("sti", options(nostack)) };
@@ -301,7 +330,7 @@ guest::scenario! {
             Some(2) => two_nops,
             _ => open_window,
         });
-        handle(0x41, Some(count));
+        warm_up(&mut l2);
         l2.vmcb().set(field::INT_CTL, int_ctl::interrupt(0x41) | int_ctl::MASKING);
         if arg("shadow").is_some() {
             l2.vmcb().set(field::INT_SHADOW, 1);
@@ -315,7 +344,7 @@ guest::scenario! {
     /// A virtual interrupt of priority 4 waits; V_TPR is 5, then 3.
     fn virtual_priority() {
         let mut l2 = prepared(open_window);
-        handle(0x41, Some(count));
+        warm_up(&mut l2);
         let interrupt = int_ctl::interrupt(0x41) & !int_ctl::IGNORE_TPR | int_ctl::MASKING | 4 << 16;
         for v_tpr in [5, 3] {
             l2.vmcb().set(field::INT_CTL, interrupt | v_tpr);
