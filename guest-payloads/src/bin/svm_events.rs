@@ -99,6 +99,7 @@ fn prepared(code: extern "C" fn()) -> L2 {
 fn warm_up(l2: &mut L2) {
     handle(0x41, Some(count));
     let code = l2.vmcb().get(field::RIP);
+    l2.go(two_nops);
     l2.vmcb().set(field::EVENTINJ, event::interrupt(0x41));
     l2.run();
     l2.go(two_nops);
@@ -193,11 +194,11 @@ guest::scenario! {
         value("interrupted", exit.int_info >> 31 & 1);
     }
 
-    /// #GP in L2, whose delivery finds no stack: #PF, then, has a stack of its own. Or, with `no-gate`, no gate.
+    /// An exception in L2, whose delivery finds no stack: #PF, then, has a stack of its own. Or, with `no-gate`, no gate.
     fn fault_in_delivery() {
         let mut l2 = prepared(raise_and_tell);
         if arg("no-gate").is_some() {
-            remove_gate(13);
+            remove_gate(arg("vector").unwrap_or(13));
         } else {
             move_gate(14, 4);
             let stack = guest::tables::stack_top(0) - 0x8000;
