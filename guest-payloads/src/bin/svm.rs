@@ -32,6 +32,14 @@ code! {
     write_dr7: "mov eax, 0x400", guest::label!("write_dr7_here"), "mov dr7, rax", "ret";
     int_n: guest::label!("int_here"), "int 0x41", "ret";
     ud2: guest::label!("ud2_here"), "ud2";
+    popf: "push 2", guest::label!("popf_here"), "popfq", "ret";
+    invd: guest::label!("invd_here"), "invd", "ret";
+    sidt: guest::label!("sidt_here"), "sidt [rsp - 16]", "ret";
+    lgdt: "sgdt [rsp - 16]", guest::label!("lgdt_here"), "lgdt [rsp - 16]", "ret";
+    str: guest::label!("str_here"), "str eax", "ret";
+    read_cr0: guest::label!("read_cr0_here"), "mov rax, cr0", "ret";
+    read_dr0: guest::label!("read_dr0_here"), "mov rax, dr0", "ret";
+    rdtscp: guest::label!("rdtscp_here"), "rdtscp", "ret";
     iret: "mov rax, rsp", "push 0x10", "push rax", "pushfq", "push 8", "lea rax, [rip + behind_iret]", "push rax",
         guest::label!("iret_here"), "iretq", guest::label!("behind_iret"), "ret";
 
@@ -62,6 +70,25 @@ code! {
         guest::label!("second_life"), "mov eax, 1", "cpuid", guest::label!("second_hlt"), "hlt";
 }
 
+/// SVM's instructions at CPL 3; the #UD behind them says that they did nothing.
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_vmrun() {
+    core::arch::naked_asm!("mov eax, 0x100000", guest::label!("user_vmrun_here"), "vmrun rax", "ud2")
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_vmload() {
+    core::arch::naked_asm!("mov eax, 0x100000", guest::label!("user_vmload_here"), "vmload rax", "ud2")
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_stgi() {
+    core::arch::naked_asm!(guest::label!("user_stgi_here"), "stgi", "ud2")
+}
+
 /// The instruction of an intercept.
 fn instruction(code: u64) -> extern "C" fn() {
     match code {
@@ -85,6 +112,14 @@ fn instruction(code: u64) -> extern "C" fn() {
         exit::WRITE_DR7 => write_dr7,
         exit::SOFTWARE_INTERRUPT => int_n,
         exit::IRET => iret,
+        exit::POPF => popf,
+        exit::INVD => invd,
+        exit::IDTR_READ => sidt,
+        exit::GDTR_WRITE => lgdt,
+        exit::TR_READ => str,
+        exit::READ_CR0 => read_cr0,
+        exit::READ_DR0 => read_dr0,
+        exit::RDTSCP => rdtscp,
         _ => ud2,
     }
 }
@@ -260,6 +295,21 @@ guest::scenario! {
         value("rax", l2.vmcb().get(field::RAX));
     }
 
+    /// Loads twice from a page that L1 leads elsewhere in between, with a flush of L2's TLB.
+    fn nested_remapped() {
+        let mut l2 = prepared(load);
+        l2.nest_pages();
+        for (page, number) in [(SPARE, 0x1111), (SPARE + 0x1000, 0x2222)] {
+            // SAFETY: spare RAM.
+            unsafe { guest::mmio::write32(at(page), number) };
+            l2.change_nested(SPARE, |_| page | 7);
+            l2.go(load);
+            l2.regs.rbx = at(SPARE);
+            tell(l2.run());
+            value("rax", l2.vmcb().get(field::RAX));
+        }
+    }
+
     /// Reads the MSR `msr`, then writes it; `read` and `write` say which of it L1 intercepts.
     fn msr() {
         let msr = arg("msr").unwrap_or(0) as u32;
@@ -321,6 +371,24 @@ guest::scenario! {
         match fault {
             Ok(()) => value("no fault", 0),
             Err(fault) => {
+                value("vector", fault.vector);
+                value("error", fault.error);
+                value("rip", fault.rip);
+            }
+        }
+    }
+
+    /// Executes an SVM instruction at CPL 3.
+    fn in_ring3() {
+        guest::check!(svm::enable().is_ok());
+        let fault = guest::ring3::run(match arg("instruction") {
+            Some(exit::VMRUN) => user_vmrun,
+            Some(exit::STGI) => user_stgi,
+            _ => user_vmload,
+        });
+        match fault {
+            None => value("no fault", 0),
+            Some(fault) => {
                 value("vector", fault.vector);
                 value("error", fault.error);
                 value("rip", fault.rip);

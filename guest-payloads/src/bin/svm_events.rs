@@ -168,7 +168,9 @@ fn open_in_l1() {
 fn descriptor_tables() -> [[u8; 10]; 2] {
     let mut tables = [[0; 10]; 2];
     // SAFETY: each instruction writes ten bytes.
-    unsafe { asm!("sgdt [{}]", "sidt [{}]", in(reg) &raw mut tables[0], in(reg) &raw mut tables[1], options(nostack)) };
+    unsafe {
+        asm!("sgdt [{}]", "sidt [{}]", in(reg) &raw mut tables[0], in(reg) &raw mut tables[1], options(nostack))
+    };
     tables
 }
 
@@ -286,8 +288,39 @@ guest::scenario! {
         let exit = l2.run_and_stay_closed();
         value("count in l2", counted());
         tell(exit);
+        if arg("stay-closed").is_some() {
+            return;
+        }
         svm::stgi();
         open_in_l1();
+        tell_count();
+    }
+
+    /// The host makes an interrupt pending while GIF is clear, then L1 runs L2, with an event of its own if `inject`.
+    fn pending_at_vmrun() {
+        let mut l2 = prepared(two_nops);
+        handle(0x41, Some(count));
+        handle(0x42, Some(count));
+        apic::enable();
+        l2.vmcb().set(field::INT_CTL, int_ctl::MASKING);
+        l2.host_interrupts = true;
+        if arg("inject").is_some() {
+            warm_up(&mut l2);
+            l2.vmcb().set(field::EVENTINJ, event::exception(6));
+            handle(6, Some(count));
+        }
+        svm::clgi();
+        host_acts();
+        let exit = l2.run_and_stay_closed();
+        value("count in l2", counted());
+        value("exit", exit.code);
+        value("at first", (exit.rip == two_nops as *const () as u64).into());
+        value("interrupted", exit.int_info);
+        l2.vmcb().set(field::EVENTINJ, exit.int_info);
+        svm::stgi();
+        open_in_l1();
+        value("count", counted());
+        value("exit", l2.run().code);
         tell_count();
     }
 

@@ -108,11 +108,16 @@ pub mod exit {
     pub const INIT: u64 = 0x63;
     pub const VINTR: u64 = 0x64;
     pub const CR0_SEL_WRITE: u64 = 0x65;
+    pub const IDTR_READ: u64 = 0x66;
+    pub const TR_READ: u64 = 0x69;
+    pub const GDTR_WRITE: u64 = 0x6b;
     pub const RDTSC: u64 = 0x6e;
     pub const PUSHF: u64 = 0x70;
+    pub const POPF: u64 = 0x71;
     pub const CPUID: u64 = 0x72;
     pub const IRET: u64 = 0x74;
     pub const SOFTWARE_INTERRUPT: u64 = 0x75;
+    pub const INVD: u64 = 0x76;
     pub const PAUSE: u64 = 0x77;
     pub const HLT: u64 = 0x78;
     pub const INVLPG: u64 = 0x79;
@@ -126,6 +131,7 @@ pub mod exit {
     pub const VMSAVE: u64 = 0x83;
     pub const STGI: u64 = 0x84;
     pub const CLGI: u64 = 0x85;
+    pub const RDTSCP: u64 = 0x87;
     pub const WBINVD: u64 = 0x89;
     pub const XSETBV: u64 = 0x8d;
     pub const NPF: u64 = 0x400;
