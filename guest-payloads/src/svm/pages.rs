@@ -22,12 +22,13 @@ impl<const BYTES: usize> Pages<BYTES> {
         Self(UnsafeCell::new([0; BYTES]))
     }
 
-    pub(super) fn bytes(&self) -> *mut u8 {
-        self.0.get().cast()
+    /// Where `offset` bytes from the start are, as pointer to a `T`.
+    pub(super) fn at<T>(&self, offset: usize) -> *mut T {
+        (&raw const *self).cast_mut().wrapping_byte_add(offset).cast()
     }
 
     pub(super) fn address(&self) -> u64 {
-        self.bytes() as u64
+        self.0.get() as u64
     }
 
     pub(super) fn clear(&self) {
@@ -49,7 +50,7 @@ impl<const BYTES: usize> Pages<BYTES> {
 
     fn checked(&self, at: usize) -> *mut u64 {
         assert!(at < BYTES / 8);
-        self.bytes().cast::<u64>().wrapping_add(at)
+        self.at(8 * at)
     }
 
     /// Sets or clears a bit, counted from the first byte's bit 0.

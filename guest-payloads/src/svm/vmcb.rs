@@ -204,28 +204,28 @@ impl Vmcb {
 
     /// Reads a field.
     pub fn get(&self, field: Field) -> u64 {
-        let at = self.at(field);
+        let at = field.0.into();
         // SAFETY: fields lie in the page, each aligned to its width.
         unsafe {
             match field.1 {
-                1 => at.read_volatile().into(),
-                2 => at.cast::<u16>().read_volatile().into(),
-                4 => at.cast::<u32>().read_volatile().into(),
-                _ => at.cast::<u64>().read_volatile(),
+                1 => self.0.at::<u8>(at).read_volatile().into(),
+                2 => self.0.at::<u16>(at).read_volatile().into(),
+                4 => self.0.at::<u32>(at).read_volatile().into(),
+                _ => self.0.at::<u64>(at).read_volatile(),
             }
         }
     }
 
     /// Writes a field; bits that it does not have are cut off.
     pub fn set(&mut self, field: Field, value: u64) {
-        let at = self.at(field);
+        let at = field.0.into();
         // SAFETY: as for reading; nobody holds a reference to the bytes.
         unsafe {
             match field.1 {
-                1 => at.write_volatile(value as u8),
-                2 => at.cast::<u16>().write_volatile(value as u16),
-                4 => at.cast::<u32>().write_volatile(value as u32),
-                _ => at.cast::<u64>().write_volatile(value),
+                1 => self.0.at::<u8>(at).write_volatile(value as u8),
+                2 => self.0.at::<u16>(at).write_volatile(value as u16),
+                4 => self.0.at::<u32>(at).write_volatile(value as u32),
+                _ => self.0.at::<u64>(at).write_volatile(value),
             }
         }
     }
@@ -245,9 +245,5 @@ impl Vmcb {
     /// The word of intercepts that has this one; codes that are no intercepts count as those of the last word.
     fn word(code: u64) -> Field {
         Field(4 * (code / 32).min(4) as u16, 4)
-    }
-
-    fn at(&self, field: Field) -> *mut u8 {
-        self.0.bytes().wrapping_add(field.0.into())
     }
 }
