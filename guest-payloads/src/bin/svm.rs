@@ -290,6 +290,22 @@ guest::scenario! {
         }
     }
 
+    /// Loads what L1 has stored right before, again and again, by turns from two pages that L1 puts in one place.
+    fn nested_churn() {
+        let mut l2 = L2::of_case(load);
+        l2.nest_pages();
+        for round in 0..1000 {
+            let page = SPARE + (round & 1) * 0x1000;
+            // SAFETY: spare RAM.
+            unsafe { guest::mmio::write32(at(page), round as u32) };
+            l2.change_nested(SPARE, |_| page | 7);
+            l2.go(load);
+            l2.regs.rbx = at(SPARE);
+            guest::check_eq!(l2.run().code, exit::VMMCALL);
+            guest::check_eq!(l2.vmcb().get(field::RAX), round);
+        }
+    }
+
     /// Reads the MSR `msr`, then writes it; `read` and `write` say which of it L1 intercepts.
     fn msr() {
         let msr = arg("msr").unwrap_or(0) as u32;

@@ -12,6 +12,8 @@ use guest::{code, control, mmio};
 
 code! {
     raise_cr8: "mov eax, 5", "mov cr8, rax", "ret";
+    clgi: "clgi", "ret";
+    stgi: "stgi", "ret";
     shielded_cpuid: "sti", guest::label!("cpuid_here"), "cpuid", "cli", "ret";
     two_nops: guest::label!("first"), "nop", guest::label!("second"), "nop", "cli", "ret";
 
@@ -57,6 +59,15 @@ guest::scenario! {
         if guest::arg("masking").is_some() {
             value("v-tpr", l2.vmcb().get(field::INT_CTL) & 0xff);
         }
+    }
+
+    /// L2 executes CLGI or, with `set`, STGI, with a GIF of its own that was not so before.
+    fn virtual_gif() {
+        let set = guest::arg("set").is_some();
+        let mut l2 = L2::of_case(if set { stgi } else { clgi });
+        l2.vmcb().set(field::INT_CTL, int_ctl::GIF_ENABLE | if set { 0 } else { int_ctl::GIF });
+        l2.run().tell();
+        value("v-gif", l2.vmcb().get(field::INT_CTL) >> 9 & 1);
     }
 
     /// L2 exits in the shadow of STI.

@@ -143,6 +143,10 @@ pub mod exit {
 pub mod int_ctl {
     /// V_IRQ: a virtual interrupt is pending.
     pub const IRQ: u64 = 1 << 8;
+    /// V_GIF: L2's GIF, if [`GIF_ENABLE`].
+    pub const GIF: u64 = 1 << 9;
+    /// Virtual GIF: CLGI and STGI of L2 change V_GIF.
+    pub const GIF_ENABLE: u64 = 1 << 25;
     /// V_IGN_TPR: V_TPR does not hold it back.
     pub const IGNORE_TPR: u64 = 1 << 20;
     /// V_INTR_MASKING: L2's IF and TPR mask virtual interrupts only; the IF of L1 masks physical ones.
