@@ -316,7 +316,7 @@ fn smm_needs_memory_there() {
     bad_case(&slot(""), DONE, &["nobody can reach this memslot"]);
     bad_case(
         "machine = { smm = true }",
-        "{ set = \"smram\", smbase = ^\"0x1_0000_0000\" }",
+        "{ set = \"smram\", smbase = ^\"0x1_0000_0000\" },\n{ guest = \"done\" }",
         &["does not fit `smbase`, which has 32 bits"],
     );
     let steps = "{ do = \"smi\" },\n{ set = \"smram\", cr4 = 1 },\n{ guest = \"done\" }";
