@@ -12,7 +12,7 @@ use core::cell::UnsafeCell;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use crate::{control, entry};
+use crate::entry;
 
 /// SMBASE after reset.
 pub const SMBASE_AFTER_RESET: u64 = 0x3_0000;
@@ -208,7 +208,7 @@ pub fn handle(handler: fn()) {
 /// As [`handle`], for another SMBASE.
 pub fn handle_at(smbase: u64, handler: fn()) {
     // SAFETY: the mailbox is static; its only other reader is the stub, which runs at the next SMI.
-    unsafe { CR3.store(control::read_cr3(), Ordering::Release) };
+    unsafe { CR3.store(entry::page_tables(), Ordering::Release) };
     HANDLER.store(handler as *mut (), Ordering::Release);
     install_at(smbase, &ENTER_RUST);
 }
