@@ -12,7 +12,7 @@ use guest::report::value;
 use guest::smm::{SMBASE_AFTER_RESET, field};
 use guest::{
     Fault, apic, arg, catch, control, entry, handle, mmio, protected_mode, real_mode, ring3, smi_handler,
-    smi_label, smm, tables,
+    smi_label, smm, smp, tables,
 };
 
 smi_handler! {
@@ -28,6 +28,11 @@ smi_handler! {
 smi_handler! {
     /// Exits, whatever the interrupt controllers.
     tell: "out 0x80, al", "rsm"
+}
+
+smi_handler! {
+    /// As `tell`, on another port.
+    tell_apart: "out 0x8f, al", "rsm"
 }
 
 smi_handler! {
@@ -364,6 +369,28 @@ guest::scenario! {
         tell_count();
     }
 
+    /// Two processors, each with a handler of its own.
+    fn two_cpus() {
+        smm::install(&tell);
+        smm::install_at(0x4_0000, &tell_apart);
+        apic::enable();
+        smp::start(1, || {
+            stop();
+            COUNT.store(1, Ordering::Release);
+            value("second", 1);
+        });
+        // No interrupt comes, but a hypervisor below this one may preempt only those who would take one.
+        // SAFETY: nothing in this VM raises an interrupt.
+        unsafe { asm!("sti", options(nomem, nostack)) };
+        while COUNT.load(Ordering::Acquire) == 0 {
+            core::hint::spin_loop();
+        }
+        // SAFETY: as it was before.
+        unsafe { asm!("cli", options(nomem, nostack)) };
+        stop();
+        value("first", 1);
+    }
+
     /// Sends itself an SMI.
     fn self_smi() {
         smm::install(&tell);
@@ -475,9 +502,16 @@ guest::scenario! {
         value("byte", read_byte());
     }
 
-    /// An SMI meets an exception that the host injects.
+    /// An SMI meets an event that the host injects.
     fn injected() {
         smm::install(&knock);
+        if arg("count").is_some() {
+            handle(2, Some(count));
+            handle(0x41, Some(count));
+            stop();
+            tell_count();
+            return;
+        }
         tell_fault(catch(|| stop()).err());
     }
 
