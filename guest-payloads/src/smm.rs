@@ -23,7 +23,7 @@ const REVISION: u64 = 0xfefc;
 
 /// A field of the save area: offset from SMBASE and size in bytes, in each of KVM's layouts.
 ///
-/// The AMD64 layout (APM vol. 2, "SMM State-Save Area", revision 0x2_0064) is that of a CPU with long mode, the legacy
+/// The AMD64 layout (APM vol. 2, "SMRAM State-Save Area", revision 0x2_0064) is that of a CPU with long mode, the legacy
 /// one (SDM vol. 3C, "SMRAM State Save Map", revision 0x2_0000) that of a CPU without. The host knows all fields; here
 /// are those that handlers use.
 #[derive(Debug, Clone, Copy)]
@@ -192,7 +192,7 @@ pub fn install(code: &'static Code) {
     install_at(SMBASE_AFTER_RESET, code);
 }
 
-/// Installs a handler for another SMBASE. Sets no SMBASE: see [`write`].
+/// Installs a handler for another SMBASE. Sets no SMBASE: see [`write()`].
 pub fn install_at(smbase: u64, code: &'static Code) {
     let from = (&raw const *code).wrapping_add(1).cast::<u8>();
     // SAFETY: `smi_handler!` puts that many bytes behind the length. SMRAM is RAM, which no Rust value lives in.

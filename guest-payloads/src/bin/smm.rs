@@ -59,6 +59,7 @@ smi_handler! {
         "mov ecx, 0xc0000080", "xor edx, edx", "mov eax, 0x801", "wrmsr",
         "mov eax, 0xffff0ff5", "mov dr6, eax",
         "mov eax, 0x401", "mov dr7, eax",
+        "mov eax, 0x7777", "mov dr0, eax", "mov cr2, eax",
         "lgdtd [0]", "lidtd [0]",
         "mov ax, 0x1234", "mov ds, ax", "mov es, ax", "mov fs, ax", "mov gs, ax", "mov ss, ax",
         "mov eax, 0xdeadbeef", "mov ebx, eax", "mov ecx, eax", "mov edx, eax", "mov esi, eax", "mov edi, eax",
@@ -357,9 +358,10 @@ guest::scenario! {
         value("behind", COUNT.load(Ordering::Relaxed));
     }
 
-    /// The handler exits by OUT: for machines with an in-kernel local APIC.
+    /// The handlers, at SMBASE after reset and elsewhere, exit by OUT: for machines with an in-kernel local APIC.
     fn with_apic() {
         smm::install(&tell);
+        smm::install_at(0x4_0000, &tell_apart);
         handle(0x41, Some(count_and_eoi));
         apic::enable();
         if arg("pending").is_some() {
