@@ -17,7 +17,7 @@ use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
 use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
-use crate::{Fault, arg, control, fault, report};
+use crate::{Fault, arg, control, entry, fault, report};
 use pages::{IOPM, MSRPM, Page, Pages};
 pub use vmcb::{Field, Vmcb, event, exit, field, int_ctl};
 
@@ -131,7 +131,7 @@ impl L2 {
         save_segments(vmcb.address());
         flat_segments(vmcb);
         vmcb.set(field::CR0, control::read_cr0());
-        vmcb.set(field::CR3, control::read_cr3());
+        vmcb.set(field::CR3, entry::page_tables());
         vmcb.set(field::CR4, control::read_cr4());
         vmcb.set(field::EFER, control::read_msr(EFER_MSR).unwrap_or(0));
         vmcb.set(field::DR6, 0xffff_0ff0); // at reset (APM vol. 2, table 14-1), as is DR7

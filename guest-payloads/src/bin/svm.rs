@@ -26,7 +26,7 @@ code! {
     stgi: guest::label!("stgi_here"), "stgi", "ret";
     clgi: guest::label!("clgi_here"), "clgi", "ret";
     read_cr3: guest::label!("read_cr3_here"), "mov rax, cr3", "ret";
-    write_cr3: "mov rax, cr3", guest::label!("write_cr3_here"), "mov cr3, rax", "ret";
+    write_cr3: guest::label!("write_cr3_here"), "mov cr3, rbx", "ret";
     write_cr4: "mov rax, cr4", guest::label!("write_cr4_here"), "mov cr4, rax", "ret";
     write_cr8: "mov eax, 5", guest::label!("write_cr8_here"), "mov cr8, rax", "ret";
     write_dr7: "mov eax, 0x400", guest::label!("write_dr7_here"), "mov dr7, rax", "ret";
@@ -156,6 +156,7 @@ guest::scenario! {
     fn intercept_and_go_on() {
         let intercept = arg("intercept").unwrap_or(0);
         let mut l2 = L2::of_case(instruction(intercept));
+        l2.regs.rbx = guest::entry::page_tables(); // for the write of CR3
         l2.run().tell();
         l2.vmcb().pass(intercept);
         l2.run().tell();
@@ -257,7 +258,7 @@ guest::scenario! {
     fn nested_table_absent() {
         let mut l2 = L2::of_case(hlt);
         l2.nest_pages();
-        let root = control::read_cr3() & !0xfff;
+        let root = guest::entry::page_tables();
         l2.change_nested(root, |_| 0);
         let exit = l2.run();
         value("exit", exit.code);

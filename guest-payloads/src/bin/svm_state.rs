@@ -27,7 +27,7 @@ code! {
 
     /// Changes whatever it can, and leaves by VMMCALL: its stack is not sound any more.
     change_all: "mov rax, cr0", "xor rax, 0x10000", "mov cr0, rax", "mov rax, cr4", "xor rax, 8", "mov cr4, rax",
-        "mov rax, cr3", "xor rax, 0x10", "mov cr3, rax",
+        "mov cr3, rbx",
         "mov ecx, 0xc0000080", "rdmsr", "xor eax, 1", "wrmsr",
         "mov eax, 0x2a0", "mov dr7, rax", "xor eax, eax", "mov ds, eax", "mov es, eax",
         "push 0", "push 0x7ff", "lidt [rsp]", "lgdt [rsp]",
@@ -81,8 +81,9 @@ guest::scenario! {
     /// L2 changes every register that it can.
     fn state() {
         let mut l2 = L2::of_case(change_all);
+        l2.regs.rbx = guest::entry::page_tables() ^ 0x10;
         let efer = control::read_msr(svm::EFER_MSR);
-        let l1 = [control::read_cr0(), control::read_cr3(), control::read_cr4()];
+        let l1 = [control::read_cr0(), guest::entry::page_tables(), control::read_cr4()];
         let tables = descriptor_tables();
         l2.run().tell();
         guest::check_eq!(control::read_cr0(), l1[0]);
