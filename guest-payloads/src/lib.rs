@@ -34,6 +34,7 @@ pub mod report;
 pub mod ring3;
 pub mod smm;
 pub mod smp;
+pub mod svm;
 pub mod tables;
 
 pub use bootloader_api;
