@@ -185,6 +185,11 @@ pub fn catch<T, F: FnOnce() -> T>(work: F) -> Result<T, Fault> {
     Err(unsafe { *CAUGHT[cpu].0.get() })
 }
 
+/// Makes faults on this CPU return to another [`catch`], 0 for none; the one so far comes back.
+pub(crate) fn swap_catching(to: u64) -> u64 {
+    CATCHING[tables::cpu()].swap(to, Ordering::Relaxed)
+}
+
 /// Calls `run(data)` with `*slot` holding the stack pointer to which a fault returns.
 #[unsafe(naked)]
 unsafe extern "C" fn enter(run: *const (), data: *mut (), slot: *mut u64) {

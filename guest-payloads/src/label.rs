@@ -21,6 +21,26 @@ macro_rules! label {
     };
 }
 
+/// Naked functions of few lines, side by side: each with its `ret`, if it returns.
+/// ```ignore
+/// guest::code! {
+///     /// HLT, whose address has a name.
+///     halts: guest::label!("hlt_here"), "hlt", "ret";
+/// }
+/// ```
+#[macro_export]
+macro_rules! code {
+    ($($(#[doc = $doc:literal])* $name:ident: $($line:expr),+;)+) => {
+        $(
+            $(#[doc = $doc])*
+            #[unsafe(naked)]
+            extern "C" fn $name() {
+                ::core::arch::naked_asm!($($line),+)
+            }
+        )+
+    };
+}
+
 /// A scenario that starts in real mode: its name is the symbol at which the host starts the vCPU,
 /// with CS base 0 and RIP = the symbol. Further lines may hold [`label!`](crate::label!)s.
 /// ```ignore

@@ -17,7 +17,7 @@ use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
 use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
-use crate::{Fault, control};
+use crate::{Fault, control, fault};
 use pages::{IOPM, MSRPM, Page, Pages};
 pub use vmcb::{Field, Vmcb, event, exit, field, int_ctl};
 
@@ -31,6 +31,8 @@ pub const SVME: u64 = 1 << 12;
 /// VM_HSAVE_PA: where VMRUN keeps the host's state.
 pub const HSAVE_MSR: u32 = 0xc001_0117;
 
+/// For the host: `at svm_vmcb`.
+#[unsafe(export_name = "svm_vmcb")]
 static VMCB: Page = Page::new();
 static HSAVE: Page = Page::new();
 /// What VMSAVE keeps of L1.
@@ -94,6 +96,8 @@ pub struct L2 {
     pub regs: Registers,
     /// L1's IF while L2 runs: what admits interrupts with virtual interrupt masking.
     pub host_interrupts: bool,
+    /// Where a fault in L2 returns to: its own [`catch`](crate::catch), not L1's.
+    catching: u64,
 }
 
 impl L2 {
@@ -105,7 +109,7 @@ impl L2 {
         VMCB.clear();
         IOPM.clear();
         MSRPM.clear();
-        let mut l2 = Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false };
+        let mut l2 = Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false, catching: 0 };
         let vmcb = &mut l2.vmcb;
         vmcb.intercept(exit::VMRUN);
         vmcb.intercept(exit::VMMCALL);
@@ -130,6 +134,7 @@ impl L2 {
         let return_address = STACK.address() + (4 * PAGE - 16) as u64;
         // SAFETY: L2 does not run, and nobody else uses its stack; the address is aligned and inside.
         unsafe { (return_address as *mut u64).write_volatile(returned as *const () as u64) };
+        self.catching = 0;
         self.vmcb.set(field::RIP, code as *const () as u64);
         self.vmcb.set(field::RSP, return_address);
         self.vmcb.set(field::RFLAGS, 2); // bit 1 is always 1
@@ -175,8 +180,10 @@ impl L2 {
 
     /// As [`run`](L2::run), but GIF is left as #VMEXIT leaves it.
     pub fn run_and_stay_closed(&mut self) -> Exit {
+        let catching = fault::swap_catching(self.catching);
         // SAFETY: the pages exist; L2 does what its code does, which the scenario answers for.
         unsafe { enter(&raw mut self.regs, self.vmcb.address(), HOST.address(), self.host_interrupts) };
+        self.catching = fault::swap_catching(catching);
         self.vmcb.set(field::TLB_CONTROL, 0);
         Exit {
             code: self.vmcb.get(field::EXITCODE),
@@ -229,6 +236,12 @@ pub fn stgi() {
 pub fn clgi() {
     // SAFETY: as if nothing arrived.
     unsafe { asm!("clgi", options(nostack, preserves_flags)) };
+}
+
+/// Calls a function of assembly with RAX = `rax`: where SVM's instructions take the address of a VMCB.
+pub fn call_with_rax(code: extern "C" fn(), rax: u64) {
+    // SAFETY: `code` keeps the C calling convention.
+    unsafe { asm!("call {}", in(reg) code, inout("rax") rax => _, clobber_abi("C")) };
 }
 
 /// Where L2's function returns to.

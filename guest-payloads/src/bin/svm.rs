@@ -1,29 +1,355 @@
-//! This guest as a hypervisor: SVM and what it promises to L1 and L2.
+//! This guest as a hypervisor: what L2 does, and whether L1 or the host sees it.
+//!
+//! Most scenarios take `intercept`, the exit code of one intercept to turn on, and `nested-paging`.
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "L2's code, and tables broken on purpose")]
+#![expect(unsafe_code, reason = "reads spare RAM")]
 guest::payload!();
 
-use core::arch::naked_asm;
-
 use guest::report::value;
-use guest::svm::{L2, exit};
+use guest::svm::{self, Exit, L2, exit, field};
+use guest::{arg, catch, code, control};
 
-/// HLT.
-#[unsafe(naked)]
-extern "C" fn halts() {
-    naked_asm!(guest::label!("hlt_here"), "hlt", "ret")
+code! {
+    /// What one intercept is about, each.
+    cpuid: guest::label!("cpuid_here"), "cpuid", "ret";
+    rdtsc: guest::label!("rdtsc_here"), "rdtsc", "shl rdx, 32", "or rax, rdx", "ret";
+    hlt: guest::label!("hlt_here"), "hlt", "ret";
+    pause: guest::label!("pause_here"), "pause", "ret";
+    invlpg: guest::label!("invlpg_here"), "invlpg [rsp]", "ret";
+    invlpga: "xor ecx, ecx", "mov rax, rsp", guest::label!("invlpga_here"), "invlpga rax, ecx", "ret";
+    wbinvd: guest::label!("wbinvd_here"), "wbinvd", "ret";
+    pushf: guest::label!("pushf_here"), "pushfq", "pop rax", "ret";
+    vmrun: guest::label!("l2_vmrun_here"), "vmrun rax", "ret";
+    vmload: guest::label!("vmload_here"), "vmload rax", "ret";
+    vmsave: guest::label!("vmsave_here"), "vmsave rax", "ret";
+    stgi: guest::label!("stgi_here"), "stgi", "ret";
+    clgi: guest::label!("clgi_here"), "clgi", "ret";
+    read_cr3: guest::label!("read_cr3_here"), "mov rax, cr3", "ret";
+    write_cr3: "mov rax, cr3", guest::label!("write_cr3_here"), "mov cr3, rax", "ret";
+    write_cr4: "mov rax, cr4", guest::label!("write_cr4_here"), "mov cr4, rax", "ret";
+    write_cr8: "mov eax, 5", guest::label!("write_cr8_here"), "mov cr8, rax", "ret";
+    write_dr7: "mov eax, 0x400", guest::label!("write_dr7_here"), "mov dr7, rax", "ret";
+    int_n: guest::label!("int_here"), "int 0x41", "ret";
+    ud2: guest::label!("ud2_here"), "ud2";
+    iret: "mov rax, rsp", "push 0x10", "push rax", "pushfq", "push 8", "lea rax, [rip + behind_iret]", "push rax",
+        guest::label!("iret_here"), "iretq", guest::label!("behind_iret"), "ret";
+
+    /// Flips CR0.TS, then CR0.WP.
+    write_cr0_twice: "mov rax, cr0", "xor rax, 8", "mov cr0, rax", "xor rax, 0x10000",
+        guest::label!("write_cr0_here"), "mov cr0, rax", "ret";
+
+    /// Single accesses of ports.
+    out_byte: "mov eax, 0xabcdef5a", "mov edx, 0x80", guest::label!("out_here"), "out dx, al",
+        guest::label!("behind_out"), "nop", "ret";
+    out_word: "mov eax, 0x1234", "mov edx, 0x7f", guest::label!("out_word_here"), "out dx, ax", "ret";
+    in_byte: "mov rax, -1", guest::label!("in_here"), "in al, 0x61", "ret";
+    ins_byte: "mov edx, 0x61", "lea rdi, [rsp - 64]", "mov qword ptr [rdi], 0", guest::label!("ins_here"), "insb",
+        "mov rax, [rsp - 64]", "ret";
+    outs_byte: "mov edx, 0x80", "mov rsi, rsp", guest::label!("outs_here"), "outsb", "ret";
+
+    /// Single accesses of memory at RBX.
+    load: guest::label!("load_here"), "mov eax, [rbx]", "ret";
+    store: "mov eax, 0x12345678", guest::label!("store_here"), "mov [rbx], eax", "ret";
+    jump: "jmp rbx";
+
+    /// Single accesses of the MSR in ECX.
+    rdmsr: guest::label!("rdmsr_here"), "rdmsr", "shl rdx, 32", "or rax, rdx", "ret";
+    wrmsr: "mov eax, 0x1000", "xor edx, edx", guest::label!("wrmsr_here"), "wrmsr", "ret";
+
+    /// Reset by port, with what a second life finds.
+    reset: "mov eax, 6", "mov edx, 0xcf9", guest::label!("reset_here"), "out dx, al", "ret",
+        guest::label!("second_life"), "mov eax, 1", "cpuid", guest::label!("second_hlt"), "hlt";
 }
 
+/// The instruction of an intercept.
+fn instruction(code: u64) -> extern "C" fn() {
+    match code {
+        exit::CPUID => cpuid,
+        exit::RDTSC => rdtsc,
+        exit::HLT => hlt,
+        exit::PAUSE => pause,
+        exit::INVLPG => invlpg,
+        exit::INVLPGA => invlpga,
+        exit::WBINVD => wbinvd,
+        exit::PUSHF => pushf,
+        exit::VMRUN => vmrun,
+        exit::VMLOAD => vmload,
+        exit::VMSAVE => vmsave,
+        exit::STGI => stgi,
+        exit::CLGI => clgi,
+        exit::READ_CR3 => read_cr3,
+        exit::WRITE_CR3 => write_cr3,
+        exit::WRITE_CR4 => write_cr4,
+        exit::WRITE_CR8 => write_cr8,
+        exit::WRITE_DR7 => write_dr7,
+        exit::SOFTWARE_INTERRUPT => int_n,
+        exit::IRET => iret,
+        _ => ud2,
+    }
+}
+
+/// L2 with what the case's arguments ask for.
+fn prepared(code: extern "C" fn()) -> L2 {
+    let mut l2 = L2::new(code);
+    if let Some(code) = arg("intercept") {
+        l2.vmcb().intercept(code);
+    }
+    if let Some(port) = arg("intercept-port") {
+        l2.intercept_port(port as u16, true);
+    }
+    if arg("nested-paging").is_some() {
+        l2.nest_pages();
+    }
+    l2
+}
+
+fn tell(exit: Exit) {
+    value("exit", exit.code);
+    value("rip", exit.rip);
+}
+
+fn tell_with_info(exit: Exit) {
+    tell(exit);
+    value("info1", exit.info1);
+    value("info2", exit.info2);
+}
+
+/// Runs `code`, tells the exit and L2's RAX.
+fn run_for_rax(code: extern "C" fn()) {
+    let mut l2 = prepared(code);
+    tell(l2.run());
+    value("rax", l2.vmcb().get(field::RAX));
+}
+
+/// The virtual address of guest-physical `gpa`.
+fn at(gpa: u64) -> u64 {
+    guest::physical::<u8>(gpa) as u64
+}
+
+/// A page of RAM that nothing else uses.
+const SPARE: u64 = 0x10_0000;
+
 guest::scenario! {
-    /// L2 halts, which L1 intercepts if `intercept`.
-    fn hlt() {
-        let mut l2 = L2::new(halts);
-        if guest::arg("intercept").is_some() {
-            l2.vmcb().intercept(exit::HLT);
-        }
+    /// Executes the instruction of the intercept `instruction`, whether it is intercepted or not.
+    fn one_instruction() {
+        let mut l2 = prepared(instruction(arg("instruction").or(arg("intercept")).unwrap_or(0)));
+        tell(l2.run());
+    }
+
+    /// Executes the instruction of the intercept `intercept`, lets it pass and goes on.
+    fn intercept_and_go_on() {
+        let intercept = arg("intercept").unwrap_or(0);
+        let mut l2 = prepared(instruction(intercept));
+        tell(l2.run());
+        l2.vmcb().pass(intercept);
+        tell(l2.run());
+    }
+
+    /// Flips CR0.TS and CR0.WP.
+    fn cr0() {
+        tell(prepared(write_cr0_twice).run());
+    }
+
+    /// OUT of a byte to port 0x80.
+    fn out_to_port() {
+        tell_with_info(prepared(out_byte).run());
+    }
+
+    /// OUT of a word to ports 0x7f and 0x80.
+    fn out_to_two_ports() {
+        tell_with_info(prepared(out_word).run());
+    }
+
+    /// OUTSB to port 0x80.
+    fn outs_to_port() {
+        tell_with_info(prepared(outs_byte).run());
+    }
+
+    /// IN from port 0x61.
+    fn in_from_port() {
+        run_for_rax(in_byte);
+    }
+
+    /// INSB from port 0x61, with the I/O permission map in force but empty.
+    fn ins_from_port() {
+        let mut l2 = prepared(ins_byte);
+        l2.intercept_port(0x61, false);
+        tell(l2.run());
+        value("rax", l2.vmcb().get(field::RAX));
+    }
+
+    /// IN that exits, is made good by L1, and goes on.
+    fn in_emulated() {
+        let mut l2 = prepared(in_byte);
+        let exit = l2.run();
+        tell_with_info(exit);
+        l2.vmcb().set(field::RAX, 0x77);
+        l2.vmcb().set(field::RIP, exit.info2);
+        tell(l2.run());
+        value("rax", l2.vmcb().get(field::RAX));
+    }
+
+    /// Asks for a reset by port 0xcf9.
+    fn reset_by_port() {
+        let mut l2 = prepared(reset);
+        l2.vmcb().intercept(exit::HLT);
+        tell(l2.run());
+    }
+
+    /// Reads a device's memory.
+    fn load_from_device() {
+        let mut l2 = prepared(load);
+        l2.regs.rbx = at(0xfe00_0000);
+        tell(l2.run());
+        value("rax", l2.vmcb().get(field::RAX));
+    }
+
+    /// Writes a device's memory.
+    fn store_to_device() {
+        let mut l2 = prepared(store);
+        l2.regs.rbx = at(0xfe00_0000);
+        tell(l2.run());
+    }
+
+    /// Loads from (or, with `write`, stores to) a page whose nested entry has the flags `flags`; then L1 repairs the
+    /// entry, and L2 goes on.
+    fn nested_fault() {
+        let mut l2 = prepared(if arg("write").is_some() { store } else { load });
+        l2.nest_pages();
+        l2.regs.rbx = at(SPARE + 0x123);
+        l2.change_nested(SPARE, |_| SPARE | arg("flags").unwrap_or(0));
+        tell_with_info(l2.run());
+        l2.change_nested(SPARE, |_| SPARE | 7);
+        tell(l2.run());
+    }
+
+    /// Jumps to a page whose nested entry forbids execution.
+    fn nested_no_execute() {
+        let mut l2 = prepared(jump);
+        l2.nest_pages();
+        let target = hlt as *const () as u64;
+        l2.regs.rbx = target;
+        l2.change_nested(target, |entry| entry | 1 << 63);
         let exit = l2.run();
         value("exit", exit.code);
-        value("rip", exit.rip);
+        value("info1", exit.info1);
+        value("page", exit.info2 & !0xfff);
+        value("expected", target & !0xfff);
+    }
+
+    /// Runs with its root page table absent in the nested tables.
+    fn nested_table_absent() {
+        let mut l2 = prepared(hlt);
+        l2.nest_pages();
+        let root = control::read_cr3() & !0xfff;
+        l2.change_nested(root, |_| 0);
+        let exit = l2.run();
+        value("exit", exit.code);
+        value("info1", exit.info1);
+        guest::check_eq!(exit.info2 & !0xfff, root);
+    }
+
+    /// Loads from a page that the nested tables lead to another: `to`.
+    fn nested_elsewhere() {
+        let mut l2 = prepared(load);
+        l2.nest_pages();
+        l2.regs.rbx = at(SPARE + 0x40);
+        l2.change_nested(SPARE, |_| arg("to").unwrap_or(0) | 7);
+        tell(l2.run());
+        value("rax", l2.vmcb().get(field::RAX));
+    }
+
+    /// Reads the MSR `msr`, then writes it; `read` and `write` say which of it L1 intercepts.
+    fn msr() {
+        let msr = arg("msr").unwrap_or(0) as u32;
+        let mut l2 = prepared(rdmsr);
+        l2.intercept_msr(msr, arg("read").is_some(), arg("write").is_some());
+        for code in [rdmsr, wrmsr] {
+            l2.go(code);
+            l2.regs.rcx = msr.into();
+            let exit = l2.run();
+            tell(exit);
+            if exit.code == exit::MSR {
+                value("info1", exit.info1);
+            }
+        }
+        value("lstar", l2.vmcb().get(field::LSTAR));
+    }
+
+    /// VMRUN with one field of the VMCB changed, then without: arguments by field names hold the bits to flip.
+    fn illegal() {
+        let fields = [
+            ("cr0", field::CR0),
+            ("cr3", field::CR3),
+            ("cr4", field::CR4),
+            ("efer", field::EFER),
+            ("dr6", field::DR6),
+            ("dr7", field::DR7),
+            ("cs-attributes", field::attributes(field::CS)),
+            ("asid", field::ASID),
+            ("iopm", field::IOPM_BASE_PA),
+            ("msrpm", field::MSRPM_BASE_PA),
+            ("nested-cr3", field::N_CR3),
+            ("eventinj", field::EVENTINJ),
+        ];
+        let mut l2 = prepared(hlt);
+        l2.vmcb().intercept(exit::HLT);
+        if arg("no-vmrun").is_some() {
+            l2.vmcb().pass(exit::VMRUN);
+        }
+        for (name, field) in fields {
+            if let Some(bits) = arg(name) {
+                let value = l2.vmcb().get(field);
+                l2.vmcb().set(field, value ^ bits);
+            }
+        }
+        tell(l2.run());
+        let mut sound = L2::new(hlt);
+        sound.vmcb().intercept(exit::HLT);
+        value("sound", sound.run().code);
+    }
+
+    /// Executes an SVM instruction in L1, with SVM turned off if `off`, and RAX = `rax`.
+    fn in_l1() {
+        guest::check!(svm::enable().is_ok());
+        if arg("off").is_some() {
+            guest::check!(svm::disable().is_ok());
+        }
+        let code = instruction(arg("instruction").unwrap_or(0));
+        let fault = catch(|| svm::call_with_rax(code, arg("rax").unwrap_or(SPARE)));
+        match fault {
+            Ok(()) => value("no fault", 0),
+            Err(fault) => {
+                value("vector", fault.vector);
+                value("error", fault.error);
+                value("rip", fault.rip);
+            }
+        }
+    }
+
+    /// Executes an SVM instruction with RAX = `rax` in L2.
+    fn in_l2_with_rax() {
+        let mut l2 = prepared(instruction(arg("instruction").unwrap_or(0)));
+        l2.vmcb().set(field::RAX, arg("rax").unwrap_or(SPARE));
+        guest::check!(control::write_msr(0xc000_0082, 0x1111).is_ok());
+        l2.vmcb().set(field::LSTAR, 0x2222);
+        tell(l2.run());
+        // SAFETY: spare RAM, in which VMSAVE keeps LSTAR at 0x608.
+        value("saved lstar", unsafe { guest::mmio::read64(at(SPARE + 0x608)) });
+        value("lstar in l2", l2.vmcb().get(field::LSTAR));
+        value("lstar in l1", control::read_msr(0xc000_0082).unwrap_or(0));
+    }
+
+    /// Reads the TSC in L2, whose offset is far in the future.
+    fn tsc_offset() {
+        const FAR: u64 = 1 << 50;
+        let mut l2 = prepared(rdtsc);
+        l2.vmcb().set(field::TSC_OFFSET, FAR);
+        tell(l2.run());
+        value("in l2", (l2.vmcb().get(field::RAX) >= FAR).into());
+        let mut again = prepared(rdtsc);
+        tell(again.run());
+        value("without", (again.vmcb().get(field::RAX) >= FAR).into());
     }
 }

@@ -59,7 +59,8 @@ impl<const BYTES: usize> Pages<BYTES> {
     }
 }
 
-/// The I/O permission map (APM vol. 2, 15.10.1): a bit for each port, 1 to intercept it.
+/// The I/O permission map (APM vol. 2, 15.10.1): a bit for each port, 1 to intercept it. For the host: `at svm_iopm`.
+#[unsafe(export_name = "svm_iopm")]
 pub(super) static IOPM: Pages<{ 3 * PAGE }> = Pages::new();
 /// The MSR permission map (APM vol. 2, 15.11): two bits for each MSR, that of reads first.
 pub(super) static MSRPM: Pages<{ 2 * PAGE }> = Pages::new();
