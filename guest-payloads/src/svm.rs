@@ -105,11 +105,15 @@ impl L2 {
     /// nothing intercepted but VMRUN, as the APM demands, and VMMCALL: which is where L2 ends when `code`
     /// returns. Panics without SVM.
     pub fn new(code: extern "C" fn()) -> Self {
-        assert!(enable().is_ok(), "this CPU refuses EFER.SVME or VM_HSAVE_PA: the case must require cpuid svm");
+        assert!(
+            enable().is_ok(),
+            "this CPU refuses EFER.SVME or VM_HSAVE_PA: the case must require cpuid svm"
+        );
         VMCB.clear();
         IOPM.clear();
         MSRPM.clear();
-        let mut l2 = Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false, catching: 0 };
+        let mut l2 =
+            Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false, catching: 0 };
         let vmcb = &mut l2.vmcb;
         vmcb.intercept(exit::VMRUN);
         vmcb.intercept(exit::VMMCALL);
