@@ -1,0 +1,108 @@
+//! The first program of a bed's Linux, as `/init` in its initramfs.
+//!
+//! Mounts what the runner reads, loads KVM, starts the runner, reports its exit status, switches the
+//! machine off. Whatever fails is said twice, on the console for people and on the results channel for the
+//! one who booted this machine. Knows nothing of cases.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bed_init::{CONFIG, Config, Event, MODULES, Module};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::termios::{BaudRate, SetArg, cfmakeraw, cfsetspeed, tcdrain, tcgetattr, tcsetattr};
+
+fn main() {
+    let config = set_up();
+    let results = config.as_ref().ok().and_then(|config| terminal(&config.results).ok());
+    let event = match config.and_then(|config| run(&config, results.as_ref())) {
+        Ok(status) => Event::Exit { status },
+        Err(message) => {
+            eprintln!("bed-init: {message}");
+            Event::BedError { message }
+        }
+    };
+    if let Some(results) = &results {
+        say(results, &event);
+    }
+    // Returning from here would panic the kernel, which also ends the machine, only less politely.
+    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
+    eprintln!("bed-init: cannot switch off: {error}");
+}
+
+/// Mounts the file systems and reads the configuration.
+fn set_up() -> Result<Config, String> {
+    for (kind, place) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp")] {
+        attach(kind, place).map_err(|error| format!("cannot mount {kind} on {place}: {error}"))?;
+    }
+    // Only some kernels have these, and nothing depends on them.
+    let _ = attach("debugfs", "/sys/kernel/debug");
+    let text = fs::read(CONFIG).map_err(|error| format!("{CONFIG}: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("{CONFIG}: {error}"))
+}
+
+fn attach(kind: &str, place: &str) -> nix::Result<()> {
+    let none: Option<&str> = None;
+    mount(Some(kind), place, Some(kind), MsFlags::empty(), none)
+}
+
+/// Loads the modules, runs the runner; its exit status.
+fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
+    let results = results.ok_or_else(|| format!("{}: cannot be opened as a terminal", config.results))?;
+    let text = terminal(&config.text).map_err(|error| format!("{}: {error}", config.text))?;
+    for module in &config.modules {
+        load(module)?;
+    }
+    if !Path::new(&config.device).exists() {
+        return Err(format!("there is no {} after its modules are loaded", config.device));
+    }
+    say(results, &Event::BedUp);
+    let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
+    let copy = text.try_clone().map_err(|error| format!("{}: {error}", config.text))?;
+    let status = Command::new(program)
+        .args(arguments)
+        .envs(&config.environment)
+        .stdin(Stdio::null())
+        .stdout(copy)
+        .stderr(text)
+        .status()
+        .map_err(|error| format!("cannot start {program}: {error}"))?;
+    if let Some(signal) = status.signal() {
+        return Err(format!("{program} was killed by signal {signal}"));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.ok_or_else(|| format!("{program} ended without an exit status"))
+}
+
+/// Loads a module, with the reason in the words of insmod's users.
+fn load(module: &Module) -> Result<(), String> {
+    let path = PathBuf::from(MODULES).join(&module.file);
+    let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let params = std::ffi::CString::new(module.params.as_str()).map_err(|error| error.to_string())?;
+    match finit_module(&file, &params, ModuleInitFlags::empty()) {
+        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+        Err(error) => {
+            let Module { file, params } = module;
+            Err(format!("cannot load module {file} with parameters `{params}`: {error}; the console says why"))
+        }
+    }
+}
+
+/// Opens a serial line that passes every byte as it is.
+fn terminal(path: &str) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut settings = tcgetattr(&file)?;
+    cfmakeraw(&mut settings);
+    cfsetspeed(&mut settings, BaudRate::B115200)?;
+    tcsetattr(&file, SetArg::TCSANOW, &settings)?;
+    Ok(file)
+}
+
+fn say(mut results: &File, event: &Event) {
+    // There is nobody left to tell if this fails; the console has the message already.
+    let _ = results.write_all(event.line().as_bytes()).and_then(|()| tcdrain(results).map_err(Into::into));
+}
