@@ -7,6 +7,8 @@ use kvm_bindings as kvm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{nested, smram};
+
 /// A group of state that one pair of ioctls reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -27,6 +29,11 @@ pub enum Bank {
     Msrs,
     /// The shared `kvm_run` page: what KVM tells and takes without an ioctl.
     Run,
+    /// KVM_GET_NESTED_STATE: whether the vCPU runs L2, and for whom (KVM API 4.118).
+    Nested,
+    /// The SMM state save area of a vCPU that has entered SMM, in guest memory at SMBASE + 0xfe00 (APM vol. 2, "SMM
+    /// State-Save Area"). Segments as in the area: `selector`, `attributes`, `limit`, `base`.
+    Smram,
 }
 
 /// A bank's content.
@@ -198,6 +205,7 @@ const MSRS: &[(&str, u32)] = &[
     ("sysenter-cs", 0x174),
     ("sysenter-esp", 0x175),
     ("sysenter-eip", 0x176),
+    ("smbase", 0x9e),
     ("debugctl", 0x1d9),
     ("pat", 0x277),
     ("tsc-deadline", 0x6e0),
@@ -210,6 +218,7 @@ const MSRS: &[(&str, u32)] = &[
     ("gs-base", 0xc000_0101),
     ("kernel-gs-base", 0xc000_0102),
     ("tsc-aux", 0xc000_0103),
+    ("vm-hsave-pa", 0xc001_0117),
 ];
 
 /// Offset of a local APIC register in its page, by name.
@@ -234,6 +243,8 @@ impl Bank {
         Self::Lapic,
         Self::Msrs,
         Self::Run,
+        Self::Nested,
+        Self::Smram,
     ];
 
     /// The bank's name in manifests.
@@ -247,6 +258,8 @@ impl Bank {
             Self::Lapic => "lapic",
             Self::Msrs => "msrs",
             Self::Run => "run",
+            Self::Nested => "nested",
+            Self::Smram => "smram",
         }
     }
 
@@ -261,6 +274,8 @@ impl Bank {
             Self::Run => run::NAMES.to_vec(),
             Self::Lapic => LAPIC.iter().map(|(name, _)| *name).collect(),
             Self::Msrs => MSRS.iter().map(|(name, _)| *name).collect(),
+            Self::Nested => nested::names().collect(),
+            Self::Smram => smram::names().collect(),
         }
     }
 

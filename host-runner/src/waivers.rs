@@ -11,13 +11,14 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::host::{HostFacts, other_setting};
 use crate::outcome::{Outcome, Verdict};
 
-/// The waivers of one backend, by case.
+/// The waivers that a host has, by case: its backend's and its bed's.
 #[derive(Debug, Default)]
 pub struct Waivers {
     by_case: BTreeMap<String, Waiver>,
-    /// The file's text, from which journals tell whether it has changed.
+    /// The files' text, from which journals tell whether it has changed.
     text: String,
 }
 
@@ -52,6 +53,9 @@ struct Entry {
     #[serde(default)]
     expect: Deviation,
     observed: Option<String>,
+    /// Module parameters without which the waiver does not apply: `"kvm_amd.npt" = "0"`.
+    #[serde(default)]
+    params: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -65,33 +69,47 @@ enum Deviation {
 }
 
 impl Waivers {
-    /// Reads a file of waivers for a suite that has these `cases`. A file that does not exist is a
-    /// mistake only if it is `wanted`. The error is for the user, with file, line and column.
-    pub fn load<'a>(path: &Path, wanted: bool, cases: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+    /// Adds a file of waivers for a suite that has these `cases`, as far as they apply to `host`. A file that does
+    /// not exist is a mistake only if it is `wanted`. The error is for the user, with file, line and column.
+    pub fn add<'a>(
+        &mut self,
+        path: &Path,
+        wanted: bool,
+        cases: impl Iterator<Item = &'a str>,
+        host: &HostFacts,
+    ) -> Result<(), String> {
         match fs::read_to_string(path) {
-            Ok(text) => Self::parse(text, &path.display().to_string(), cases),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted => Ok(Self::default()),
+            Ok(text) => self.parse(&text, &path.display().to_string(), cases, host),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !wanted => Ok(()),
             Err(error) => Err(format!("{}: {error}", path.display())),
         }
     }
 
-    fn parse<'a>(text: String, file: &str, cases: impl Iterator<Item = &'a str>) -> Result<Self, String> {
-        let document: Document = toml::from_str(&text).map_err(|error| {
+    fn parse<'a>(
+        &mut self,
+        text: &str,
+        file: &str,
+        cases: impl Iterator<Item = &'a str>,
+        host: &HostFacts,
+    ) -> Result<(), String> {
+        let document: Document = toml::from_str(text).map_err(|error| {
             let place =
-                error.span().map_or_else(|| file.to_owned(), |span| place(&text, file, span.start, true));
+                error.span().map_or_else(|| file.to_owned(), |span| place(text, file, span.start, true));
             format!("{place}: {}", error.message())
         })?;
         let cases: Vec<&str> = cases.collect();
-        let mut by_case = BTreeMap::new();
         for entry in document.waiver {
             let start = entry.case.span().start;
             let case = entry.case.into_inner();
-            let mistake = |what: &str| Err(format!("{}: {what}", place(&text, file, start, true)));
+            let mistake = |what: &str| Err(format!("{}: {what}", place(text, file, start, true)));
             if !cases.contains(&case.as_str()) {
                 return mistake(&format!("a waiver for `{case}`, but there is no such case"));
             }
             if entry.reason.trim().is_empty() {
                 return mistake(&format!("the waiver for `{case}` gives no reason"));
+            }
+            if other_setting(&entry.params, host).is_some() {
+                continue;
             }
             let waiver = Waiver {
                 reason: entry.reason,
@@ -103,13 +121,14 @@ impl Waivers {
                     Deviation::Error => Verdict::Error,
                 },
                 observed: entry.observed,
-                place: place(&text, file, start, false),
+                place: place(text, file, start, false),
             };
-            if by_case.insert(case.clone(), waiver).is_some() {
-                return mistake(&format!("a second waiver for `{case}`"));
+            if let Some(first) = self.by_case.insert(case.clone(), waiver) {
+                return mistake(&format!("a second waiver for `{case}`; {} has the first", first.place));
             }
         }
-        Ok(Self { by_case, text })
+        self.text.push_str(text);
+        Ok(())
     }
 
     /// The waiver for a case.
@@ -181,7 +200,15 @@ mod tests {
     use crate::outcome::Evidence;
 
     fn parse(text: &str) -> Result<Waivers, String> {
-        Waivers::parse(text.to_owned(), "w.toml", ["a.one", "a.two"].into_iter())
+        let mut waivers = Waivers::default();
+        waivers.parse(text, "w.toml", ["a.one", "a.two"].into_iter(), &host("Y"))?;
+        Ok(waivers)
+    }
+
+    fn host(npt: &str) -> HostFacts {
+        let mut host = HostFacts::read_under(Path::new("/nonexistent"));
+        host.params.insert("kvm_amd.npt".into(), npt.into());
+        host
     }
 
     const ONE: &str = "[[waiver]]\ncase = \"a.one\"\nreason = \"known\"\n";
@@ -234,7 +261,32 @@ mod tests {
     #[test]
     fn only_a_file_that_was_asked_for_must_exist() {
         let none = Path::new("/nonexistent/waivers.toml");
-        assert!(Waivers::load(none, false, std::iter::empty()).is_ok());
-        assert!(Waivers::load(none, true, std::iter::empty()).unwrap_err().contains("/nonexistent"));
+        let mut waivers = Waivers::default();
+        assert!(waivers.add(none, false, std::iter::empty(), &host("Y")).is_ok());
+        assert!(
+            waivers.add(none, true, std::iter::empty(), &host("Y")).unwrap_err().contains("/nonexistent")
+        );
+    }
+
+    #[test]
+    fn a_waiver_can_be_for_a_module_parameter_only() {
+        let text = format!("{ONE}params = {{ \"kvm_amd.npt\" = \"0\" }}\n");
+        let applies = |npt: &str| {
+            let mut waivers = Waivers::default();
+            waivers.parse(&text, "w.toml", ["a.one"].into_iter(), &host(npt)).unwrap();
+            waivers.get("a.one").is_some()
+        };
+        assert_eq!([applies("Y"), applies("N")], [false, true]);
+    }
+
+    #[test]
+    fn two_files_add_up_and_do_not_contradict() {
+        let mut waivers = parse(ONE).unwrap();
+        let two = ONE.replace("a.one", "a.two");
+        let cases = || ["a.one", "a.two"].into_iter();
+        waivers.parse(&two, "bed.toml", cases(), &host("Y")).unwrap();
+        assert!(waivers.get("a.one").is_some() && waivers.get("a.two").is_some());
+        let error = waivers.parse(ONE, "bed.toml", cases(), &host("Y")).unwrap_err();
+        assert!(error.contains("bed.toml:2:8") && error.contains("w.toml:2"), "{error}");
     }
 }

@@ -31,6 +31,12 @@ pub enum Action {
         #[serde(default)]
         cpu: usize,
     },
+    /// KVM_SMI: a system-management interrupt. Like every vCPU ioctl it waits for KVM_RUN to return.
+    Smi {
+        /// Which vCPU.
+        #[serde(default)]
+        cpu: usize,
+    },
     /// KVM_SIGNAL_MSI: a message to the in-kernel local APICs (SDM vol. 3, "Message Signalled Interrupts").
     Msi {
         /// Address, such as 0xfee0_0000.

@@ -57,6 +57,9 @@ pub struct MachineSpec {
     /// Start state of vCPU 0. The others wait for INIT/SIPI with an in-kernel local APIC, and
     /// otherwise start only when told to.
     pub start: Start,
+    /// System-management mode: all memslots exist in the SMM address space too (KVM_CAP_MULTI_ADDRESS_SPACE),
+    /// and hosts without KVM_CAP_X86_SMM skip the case.
+    pub smm: bool,
     /// CPUID features, as /proc/cpuinfo names them, that the guest shall not see.
     pub cpuid_hide: Vec<String>,
     /// More memslots.
@@ -76,6 +79,7 @@ impl Default for MachineSpec {
             vcpus: 1,
             irqchip: Irqchip::None,
             start: Start::Long,
+            smm: false,
             cpuid_hide: Vec::new(),
             slots: Vec::new(),
             coalesced: Vec::new(),
@@ -104,6 +108,9 @@ pub struct SlotSpec {
     /// Exists from the start; `false`: a step creates it.
     #[serde(default = "yes")]
     pub present: bool,
+    /// SMRAM: it exists in the SMM address space only. Needs `smm = true`.
+    #[serde(default)]
+    pub smram: bool,
     /// Every byte of it at the start.
     #[serde(default)]
     pub fill: u8,

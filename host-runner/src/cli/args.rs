@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::outcome::Verdict;
+
 /// Says what a hypervisor must show its user, and proves it.
 #[derive(Debug, Parser)]
 #[command(name = "exitspec", version, about, args_conflicts_with_subcommands = true)]
@@ -23,6 +25,10 @@ pub(super) enum Verb {
     Test(Box<TestArgs>),
     /// Asks this host what it can do, prints it, and remembers it for `--list`.
     Host(PlaceArgs),
+    /// Prints the verdicts of several runs side by side, where any of them is not a pass.
+    ///
+    /// Exit status: 0 if all of them conform, 1 if one deviates.
+    Compare(CompareArgs),
     /// Prints the JSON Schema of manifests.
     Schema,
     /// Plays cases for a supervisor on standard input.
@@ -45,6 +51,20 @@ pub(super) struct PlaceArgs {
     /// The KVM device
     #[arg(long, value_name = "PATH", default_value = "/dev/kvm")]
     pub(super) device: PathBuf,
+}
+
+/// Which runs to compare.
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// Runs: names in the folder of runs, folders, or journals
+    #[arg(value_name = "RUN", required = true, num_args = 1..)]
+    pub(super) runs: Vec<String>,
+    /// Show every case
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Folder of runs [default: target/exitspec]
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
 }
 
 /// What to run and how.
@@ -91,7 +111,7 @@ pub(super) struct TestArgs {
     /// Take known deviations for what they are: failures
     #[arg(long, conflicts_with = "waivers")]
     pub(super) no_waivers: bool,
-    /// Waivers [default: waivers/BACKEND.toml in the folder of manifests]
+    /// Waivers [default: waivers/BACKEND.toml and waivers/bed-BED.toml in the folder of manifests]
     #[arg(long, value_name = "FILE")]
     pub(super) waivers: Option<PathBuf>,
     /// Go on with a run that was interrupted [default: the newest]
@@ -99,6 +119,18 @@ pub(super) struct TestArgs {
           conflicts_with_all = ["filters", "skip", "exact", "list", "ignored", "include_ignored"])]
     #[expect(clippy::option_option, reason = "clap's form of an option with an optional value")]
     pub(super) resume: Option<Option<String>>,
+    /// With --resume: the machine of that run died or hung, and this is the verdict of the cases that were running
+    #[arg(long, value_enum, value_name = "HOW", requires = "resume")]
+    pub(super) lost: Option<Lost>,
+    /// With --lost: what the machine's console said last, as evidence
+    #[arg(long, value_name = "FILE", requires = "lost")]
+    pub(super) console: Option<PathBuf>,
+    /// The bed that this machine is, when it was booted for this run
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(super) bed: Option<String>,
+    /// Write every line of the journal here too, such as to a serial port: it is out before the case starts
+    #[arg(long, value_name = "PATH")]
+    pub(super) mirror: Option<PathBuf>,
     /// Factor on every time limit
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = scale)]
     pub(super) timeout_scale: f64,
@@ -128,6 +160,32 @@ pub(super) enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// What became of the machine of a run that is resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Lost {
+    /// It died.
+    Crash,
+    /// It did not answer any more.
+    Timeout,
+}
+
+impl Lost {
+    /// The verdict of the cases that were running.
+    pub(super) const fn verdict(self) -> Verdict {
+        match self {
+            Self::Crash => Verdict::Crash,
+            Self::Timeout => Verdict::Timeout,
+        }
+    }
+}
+
+/// A name that is safe in a file's name.
+fn name(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let good = !text.is_empty() && text.chars().all(plain);
+    good.then(|| text.to_owned()).ok_or_else(|| "expected lower-case letters, digits and dashes".to_owned())
 }
 
 fn scale(text: &str) -> Result<f64, String> {

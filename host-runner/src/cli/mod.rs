@@ -1,6 +1,8 @@
 //! The command line: reads arguments, calls the verb, turns the end into an exit status.
 
 mod args;
+mod begin;
+mod compare;
 mod places;
 mod progress;
 mod run;
@@ -52,6 +54,7 @@ pub fn main(load: Load) -> ExitCode {
         None => test::run(&test, load),
         Some(Verb::Test(test)) => test::run(&test, load),
         Some(Verb::Host(places)) => host(&places, load),
+        Some(Verb::Compare(args)) => compare::run(&args),
         Some(Verb::Schema) => {
             println!("{:#}", manifest::schema());
             Ok(End::Conforming)

@@ -25,7 +25,7 @@ impl Places {
                 payloads: or(&args.payloads, target.join("guest/x86_64-unknown-linux-gnu/guest")),
                 listing,
             },
-            runs: or(&args.run_dir, target.join("exitspec")),
+            runs: args.run_dir.clone().unwrap_or_else(runs_folder),
             device: args.device.clone(),
         }
     }
@@ -36,6 +36,11 @@ impl Places {
         let pairs = pairs.into_iter().flat_map(|(flag, path)| [flag.into(), path.clone().into_os_string()]);
         std::iter::once("worker".into()).chain(pairs).collect()
     }
+}
+
+/// The folder of runs.
+pub(super) fn runs_folder() -> PathBuf {
+    target_folder().join("exitspec")
 }
 
 /// Cargo's target folder that this program is in, which Cargo marks by a CACHEDIR.TAG; else `target`.

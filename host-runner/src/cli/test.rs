@@ -1,33 +1,30 @@
 //! The verb `test`: selects, lists, decides skips, runs, sums up.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
 
 use super::args::{Color, Format, TestArgs};
+use super::begin::{Lost, begin};
 use super::places::Places;
 use super::progress::Progress;
 use super::run::Run;
 use super::{End, Stop, select};
 use crate::host::{Cache, HostFacts, missing};
 use crate::isolate::Pool;
-use crate::journal::{Fingerprint, Header, Journal, Runs};
 use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{Paint, Summary, Tally};
 use crate::suite::{Load, RunContext, Suite};
 use crate::waivers::Waivers;
 
-/// The same command line gives the same run, so the default is a constant.
-const DEFAULT_SEED: u64 = 1;
-
 pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     let places = Places::of(&args.places, args.list);
     let suite: Arc<dyn Suite> = load(&places.sources).map_err(Stop::Usage)?.into();
     let mut host = HostFacts::read();
+    if let Some(bed) = &args.bed {
+        host.bed.clone_from(bed);
+    }
     let waivers = waivers(args, &places, &host, &*suite)?;
     let cache = Cache::in_folder(&places.runs);
     if args.list {
@@ -71,94 +68,29 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         timeout_scale,
         outcomes: Mutex::new(begun.done),
     });
-    let trials = begun.todo.iter().map(|&index| trial(args, &run, index, &host)).collect();
+    let lost = begun.lost.into_iter().map(|lost| lost_trial(&run, lost));
+    let trials = lost.chain(begun.todo.iter().map(|&index| trial(args, &run, index, &host))).collect();
     // The threads end before this returns, and the worker processes with the pool.
     let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
     conclude(args, &run, &host, remarks, conclusion.has_failed())
 }
 
 fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
+    let mut waivers = Waivers::default();
     if args.no_waivers {
-        return Ok(Waivers::default());
+        return Ok(waivers);
     }
-    let default = places.sources.manifests.join("waivers").join(format!("{}.toml", host.backend));
-    let path = args.waivers.as_ref().unwrap_or(&default);
-    let ids = suite.cases().iter().map(|case| case.id.as_str());
-    Waivers::load(path, args.waivers.is_some(), ids).map_err(Stop::Usage)
-}
-
-/// What a run starts with.
-struct Begun {
-    journal: Option<Journal>,
-    seed: u64,
-    done: BTreeMap<String, Outcome>,
-    todo: Vec<usize>,
-}
-
-fn begin(
-    args: &TestArgs,
-    places: &Places,
-    suite: &dyn Suite,
-    waivers: &Waivers,
-    host: &HostFacts,
-) -> Result<Begun, Stop> {
-    let usage = |what: &Path, error: std::io::Error| Stop::Usage(format!("{}: {error}", what.display()));
-    let cases = suite.cases();
-    let payloads: std::collections::BTreeSet<PathBuf> =
-        cases.iter().map(|case| places.sources.payloads.join(&case.payload)).collect();
-    let manifests = &places.sources.manifests;
-    let fingerprint = Fingerprint::take(manifests, &Vec::from_iter(payloads), waivers.text())
-        .map_err(|error| usage(manifests, error))?;
-    let runs = Runs::in_folder(&places.runs);
-
-    if let Some(wanted) = &args.resume {
-        let path = runs.find(wanted.as_deref()).map_err(|error| Stop::Usage(error.to_string()))?;
-        let (journal, found) = Journal::reopen(&path).map_err(|error| usage(&path, error))?;
-        let mut differences = found.header.host.differences(host);
-        differences.extend(found.header.fingerprint.differences(&fingerprint));
-        if args.seed.is_some_and(|seed| seed != found.header.seed) {
-            differences.push(format!("its seed is {}", found.header.seed));
-        }
-        if !differences.is_empty() {
-            let path = path.display();
-            return Err(Stop::Usage(format!(
-                "cannot resume {path}: {}\nstart a new run",
-                differences.join(", ")
-            )));
-        }
-        let todo: Vec<&String> =
-            found.header.selected.iter().filter(|id| !found.finished.contains_key(*id)).collect();
-        let todo = (0..cases.len()).filter(|&index| todo.contains(&&cases[index].id)).collect();
-        return Ok(Begun { journal: Some(journal), seed: found.header.seed, done: found.finished, todo });
-    }
-
-    let takes = |index: &usize| {
-        let case = &cases[*index];
-        select::takes(args, &case.id) && (!args.ignored || missing(&case.requires, host).is_some())
+    let folder = places.sources.manifests.join("waivers");
+    let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
+    let files = match &args.waivers {
+        Some(path) => vec![path.clone()],
+        None => defaults.iter().map(|name| folder.join(name)).collect(),
     };
-    let todo: Vec<usize> = (0..cases.len()).filter(takes).collect();
-    if todo.is_empty() {
-        let count = cases.len();
-        return Err(Stop::Nothing(format!("no case matches; there are {count}, and --list names them")));
+    for path in files {
+        let ids = suite.cases().iter().map(|case| case.id.as_str());
+        waivers.add(&path, args.waivers.is_some(), ids, host).map_err(Stop::Usage)?;
     }
-    let seed = args.seed.unwrap_or(DEFAULT_SEED);
-    // cargo nextest starts a process per case and keeps the results itself.
-    let journal = if under_nextest() && args.places.run_dir.is_none() {
-        None
-    } else {
-        let header = Header {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: revision(manifests),
-            host: host.clone(),
-            command: std::env::args().collect(),
-            seed,
-            fingerprint,
-            selected: todo.iter().map(|&index| cases[index].id.clone()).collect(),
-        };
-        let path = runs.create().map_err(|error| usage(&places.runs, error))?;
-        Some(Journal::create(&path, &header).map_err(|error| usage(&path, error))?)
-    };
-    Ok(Begun { journal, seed, done: BTreeMap::new(), todo })
+    Ok(waivers)
 }
 
 fn trial(args: &TestArgs, run: &Arc<Run>, index: usize, host: &HostFacts) -> Trial {
@@ -186,6 +118,13 @@ fn trial(args: &TestArgs, run: &Arc<Run>, index: usize, host: &HostFacts) -> Tri
             Trial::test(&case.id, move || shared.play(index)).with_kind(kind(&run.waivers, &case.id))
         }
     }
+}
+
+/// A case that has its verdict already: its machine died.
+fn lost_trial(run: &Run, Lost { index, outcome }: Lost) -> Trial {
+    let case = &run.suite.cases()[index];
+    let result = run.settle_unplayed(case, run.waivers.apply(&case.id, outcome));
+    Trial::test(&case.id, || result)
 }
 
 fn kind(waivers: &Waivers, case: &str) -> &'static str {
@@ -263,13 +202,6 @@ fn conclude(
     }
 }
 
-fn under_nextest() -> bool {
+pub(super) fn under_nextest() -> bool {
     std::env::var_os("NEXTEST").is_some()
-}
-
-/// The commit that the manifests are at, if they are in a repository and git is there.
-fn revision(manifests: &Path) -> Option<String> {
-    let output = Command::new("git").arg("-C").arg(manifests).args(["rev-parse", "HEAD"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_owned())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
-use super::HostFacts;
+use super::{HostFacts, LOCAL};
 use crate::case::{Pio, Vendor};
 
 /// Longer parameter values are tables or statistics, not settings.
@@ -34,6 +34,7 @@ impl HostFacts {
         let forced = params.get(&format!("{backend}.force_emulation")).is_some_and(|value| value == "Y");
         let pio = if vendor == Vendor::Software || forced { Pio::Emulated } else { Pio::Fast };
         Self {
+            bed: LOCAL.to_owned(),
             kernel: read(root, "proc/sys/kernel/osrelease").trim().to_owned(),
             cpu: cpuinfo_field(&cpuinfo, "model name"),
             cpu_vendor,

@@ -13,7 +13,7 @@ pub mod switches;
 
 pub use cache::Cache;
 pub use device::{DeviceFacts, Unusable};
-pub use requires::missing;
+pub use requires::{missing, other_setting};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,9 +22,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{Pio, Vendor};
 
+/// The bed of runs that are not told another.
+pub const LOCAL: &str = "local";
+
 /// What is known of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
+    /// Where this `/dev/kvm` lives: `local`, or the name of the emulated machine that was booted for the run.
+    pub bed: String,
     /// Kernel release, as `uname -r`.
     pub kernel: String,
     /// CPU model, as /proc/cpuinfo's `model name`.
@@ -57,6 +62,7 @@ impl HostFacts {
                 found.push(format!("{what} is `{theirs}` now and was `{ours}`"));
             }
         };
+        compare("the bed", &self.bed, &other.bed);
         compare("the kernel", &self.kernel, &other.kernel);
         compare("the CPU", &self.cpu, &other.cpu);
         compare("the microcode", &self.microcode, &other.microcode);
@@ -78,6 +84,7 @@ impl fmt::Display for HostFacts {
             f,
             "Linux {}, {}, backend {}, microcode {}",
             self.kernel, self.cpu, self.backend, self.microcode
-        )
+        )?;
+        if self.bed == LOCAL { Ok(()) } else { write!(f, ", bed {}", self.bed) }
     }
 }

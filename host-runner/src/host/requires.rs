@@ -1,5 +1,7 @@
 //! Whether a host has what a case requires: the reason for a skip, as one sentence.
 
+use std::collections::BTreeMap;
+
 use super::HostFacts;
 use crate::case::{Pio, Requires, Vendor};
 
@@ -14,16 +16,8 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
         let (wanted, here) = (pio_name(pio), pio_name(host.pio));
         return Some(format!("needs {wanted} port I/O, and {} does {here} port I/O", host.backend));
     }
-    for (name, wanted) in &requires.params {
-        match host.params.get(name) {
-            None => {
-                return Some(format!("needs {name}={wanted}, and this host has no such module parameter"));
-            }
-            Some(here) if !same_setting(wanted, here) => {
-                return Some(format!("needs {name}={wanted}, and it is {here}"));
-            }
-            Some(_) => {}
-        }
+    if let Some(reason) = other_setting(&requires.params, host) {
+        return Some(reason);
     }
     if let Some(cpus) = requires.cpus.filter(|cpus| *cpus > host.cpus) {
         return Some(format!("needs {cpus} CPUs, and this process may use {}", host.cpus));
@@ -35,6 +29,15 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
     }
     let feature = requires.cpuid.iter().find(|feature| !device.cpuid.contains(*feature))?;
     Some(format!("needs the CPU feature {feature}, which this KVM does not offer to guests"))
+}
+
+/// Which module parameter is not as wanted; `None` if all are.
+pub fn other_setting(params: &BTreeMap<String, String>, host: &HostFacts) -> Option<String> {
+    params.iter().find_map(|(name, wanted)| match host.params.get(name) {
+        None => Some(format!("needs {name}={wanted}, and this host has no such module parameter")),
+        Some(here) if !same_setting(wanted, here) => Some(format!("needs {name}={wanted}, and it is {here}")),
+        Some(_) => None,
+    })
 }
 
 fn vendor_name(vendor: Vendor) -> &'static str {
@@ -64,13 +67,12 @@ fn same_setting(wanted: &str, here: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::host::DeviceFacts;
 
     fn host() -> HostFacts {
         HostFacts {
+            bed: "local".into(),
             kernel: "6.18".into(),
             cpu: "A CPU".into(),
             cpu_vendor: "GenuineIntel".into(),

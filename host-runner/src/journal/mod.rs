@@ -4,10 +4,12 @@
 //! can go on from them. This module knows nothing of how cases are run.
 
 mod fingerprint;
+mod mirror;
 mod read;
 mod runs;
 
 pub use fingerprint::Fingerprint;
+pub use mirror::Mirror;
 pub use read::Recovered;
 pub use runs::Runs;
 
@@ -54,26 +56,27 @@ enum Line {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    mirror: Option<Mirror>,
 }
 
 impl Journal {
     /// Begins a journal in a new file.
-    pub fn create(path: &Path, header: &Header) -> io::Result<Self> {
+    pub fn create(path: &Path, header: &Header, mirror: Option<Mirror>) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).open(path)?;
         file.try_lock()?;
-        let journal = Self { path: path.to_owned(), file };
+        let journal = Self { path: path.to_owned(), file, mirror };
         journal.line(&Line::Header(Box::new(header.clone())))?;
         Ok(journal)
     }
 
-    /// Goes on with a journal that was read; a torn last line is ended first.
-    pub fn reopen(path: &Path) -> io::Result<(Self, Recovered)> {
+    /// Goes on with a journal that was read; a torn last line is ended first. The mirror gets what is new.
+    pub fn reopen(path: &Path, mirror: Option<Mirror>) -> io::Result<(Self, Recovered)> {
         let file = OpenOptions::new().append(true).open(path)?;
         file.try_lock().map_err(|error| match error {
             std::fs::TryLockError::WouldBlock => io::Error::other("another process is writing to it"),
             std::fs::TryLockError::Error(error) => error,
         })?;
-        let journal = Self { path: path.to_owned(), file };
+        let journal = Self { path: path.to_owned(), file, mirror };
         let recovered = Recovered::read(path)?;
         if recovered.torn {
             (&journal.file).write_all(b"\n")?;
@@ -89,7 +92,9 @@ impl Journal {
     /// A case is about to boot.
     pub fn started(&self, case: &str) -> io::Result<()> {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        self.line(&Line::Started { case: case.to_owned(), at })
+        self.line(&Line::Started { case: case.to_owned(), at })?;
+        // The case may take the whole machine with it.
+        self.mirror.as_ref().map_or(Ok(()), Mirror::drain)
     }
 
     /// A case has its final verdict.
@@ -102,7 +107,8 @@ impl Journal {
     fn line(&self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
-        (&self.file).write_all(&text)
+        (&self.file).write_all(&text)?;
+        self.mirror.as_ref().map_or(Ok(()), |mirror| mirror.write(&text))
     }
 }
 

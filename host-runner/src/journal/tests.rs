@@ -21,7 +21,7 @@ fn header() -> Header {
 fn a_torn_line_loses_only_itself_and_is_ended_before_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let path = Runs::in_folder(folder.path()).create().unwrap();
-    let journal = Journal::create(&path, &header()).unwrap();
+    let journal = Journal::create(&path, &header(), None).unwrap();
     for case in ["a.one", "a.two"] {
         journal.started(case).unwrap();
         journal.finished(case, &Outcome::pass(), Duration::from_micros(5)).unwrap();
@@ -30,7 +30,7 @@ fn a_torn_line_loses_only_itself_and_is_ended_before_the_next() {
     let whole = fs::read(&path).unwrap();
     fs::write(&path, &whole[..whole.len() - 9]).unwrap();
 
-    let (journal, recovered) = Journal::reopen(&path).unwrap();
+    let (journal, recovered) = Journal::reopen(&path, None).unwrap();
     assert!(recovered.torn);
     assert_eq!(recovered.header, header());
     assert_eq!(recovered.finished.keys().collect::<Vec<_>>(), ["a.one"]);
@@ -49,7 +49,7 @@ fn a_torn_line_loses_only_itself_and_is_ended_before_the_next() {
 fn cut_anywhere_it_can_still_be_read_or_says_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.jsonl");
-    let journal = Journal::create(&path, &header()).unwrap();
+    let journal = Journal::create(&path, &header(), None).unwrap();
     let first_line = fs::metadata(&path).unwrap().len() as usize;
     journal.finished("a.one", &Outcome::pass(), Duration::ZERO).unwrap();
     drop(journal);
@@ -68,8 +68,8 @@ fn cut_anywhere_it_can_still_be_read_or_says_what_it_is() {
 fn two_processes_cannot_write_one_journal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.jsonl");
-    let _journal = Journal::create(&path, &header()).unwrap();
-    assert!(Journal::reopen(&path).unwrap_err().to_string().contains("another process"));
+    let _journal = Journal::create(&path, &header(), None).unwrap();
+    assert!(Journal::reopen(&path, None).unwrap_err().to_string().contains("another process"));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn the_newest_run_is_found_and_a_missing_one_is_named() {
     let first = runs.create().unwrap();
     let second = runs.create().unwrap();
     for path in [&first, &second] {
-        drop(Journal::create(path, &header()).unwrap());
+        drop(Journal::create(path, &header(), None).unwrap());
     }
     assert_eq!(runs.find(None).unwrap(), second.clone().max(first.clone()));
     let name = first.parent().unwrap().file_name().unwrap().to_str().unwrap();

@@ -33,6 +33,7 @@ impl Machine<'_> {
             }
             Action::Interrupt { cpu, vector } => interrupt(self.vcpu(*cpu)?, *vector),
             Action::Nmi { cpu } => self.vcpu(*cpu)?.fd.nmi().map_err(failed("KVM_NMI")),
+            Action::Smi { cpu } => self.vcpu(*cpu)?.fd.smi().map_err(failed("KVM_SMI")),
             Action::Msi { address, data, when } => {
                 let msi = kvm_msi {
                     address_lo: *address as u32,

@@ -1,9 +1,11 @@
 //! Banks <-> ioctls.
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_ioctls::KvmNestedStateBuffer;
 
 use super::vcpu::Vcpu;
 use crate::bank::{Bank, BankState, lapic_register, msr_index};
+use crate::nested;
 use crate::play::TargetError;
 
 /// Reads numbers of a bank.
@@ -26,6 +28,10 @@ pub fn read(vcpu: &Vcpu, bank: Bank, names: &[&str]) -> Result<Vec<u64>, TargetE
             let count = vcpu.fd.get_msrs(&mut msrs).map_err(failed("KVM_GET_MSRS"))?;
             all(count, names, "KVM_GET_MSRS")?;
             Ok(msrs.as_slice().iter().map(|msr| msr.data).collect())
+        }
+        Bank::Nested => {
+            let state = nested_state(vcpu)?;
+            names.iter().map(|name| nested::get(&state, name).ok_or_else(|| no_name(bank, name))).collect()
         }
         _ => {
             let state = state(vcpu, bank)?;
@@ -61,6 +67,13 @@ pub fn write(vcpu: &Vcpu, bank: Bank, values: &[(&str, u64)]) -> Result<Option<i
                 Err(error) => Ok(Some(error.errno())),
             };
         }
+        Bank::Nested => {
+            let mut state = nested_state(vcpu)?;
+            for (name, value) in values {
+                nested::set(&mut state, name, *value).ok_or_else(|| no_name(bank, name))?;
+            }
+            vcpu.fd.set_nested_state(&state)
+        }
         _ => {
             let mut state = state(vcpu, bank)?;
             for (name, value) in values {
@@ -93,10 +106,17 @@ fn state(vcpu: &Vcpu, bank: Bank) -> Result<BankState, TargetError> {
         Bank::Events => BankState::Events(vcpu.fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?),
         Bank::MpState => BankState::MpState(vcpu.fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?),
         Bank::Run => BankState::Run(vcpu.run_fields()),
-        Bank::Lapic | Bank::Msrs => {
+        Bank::Lapic | Bank::Msrs | Bank::Nested | Bank::Smram => {
             return Err(TargetError::Harness(format!("bank {} has no one state", bank.name())));
         }
     })
+}
+
+/// KVM_GET_NESTED_STATE.
+pub fn nested_state(vcpu: &Vcpu) -> Result<KvmNestedStateBuffer, TargetError> {
+    let mut state = KvmNestedStateBuffer::empty();
+    vcpu.fd.nested_state(&mut state).map_err(failed("KVM_GET_NESTED_STATE"))?;
+    Ok(state)
 }
 
 fn msr_list<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> Result<Msrs, TargetError> {
@@ -117,7 +137,7 @@ fn all(count: usize, names: &[&str], ioctl: &str) -> Result<(), TargetError> {
     }
 }
 
-fn no_name(bank: Bank, name: &str) -> TargetError {
+pub(super) fn no_name(bank: Bank, name: &str) -> TargetError {
     TargetError::Harness(format!("bank {} has no `{name}`", bank.name()))
 }
 

@@ -31,6 +31,8 @@ pub struct Slot {
     pub len: u64,
     /// Whether KVM knows it at the moment.
     pub present: bool,
+    /// In which of KVM's address spaces it exists.
+    spaces: &'static [u32],
     flags: u32,
     host: NonNull<u8>,
 }
@@ -45,7 +47,20 @@ impl Slot {
             userspace_addr: self.host.as_ptr() as u64,
         }
     }
+
+    /// Tells KVM of the slot, with this size, in every address space in which it exists.
+    fn tell(&self, vm: &VmFd, size: u64) -> Result<(), TargetError> {
+        self.spaces.iter().try_for_each(|space| {
+            let region = self.region(size);
+            set_region(vm, kvm_userspace_memory_region { slot: region.slot | space << 16, ..region })
+        })
+    }
 }
+
+/// KVM's address spaces (KVM API, KVM_CAP_MULTI_ADDRESS_SPACE): 0 is the ordinary one, 1 that of SMM.
+const ORDINARY: &[u32] = &[0];
+const SMM_ONLY: &[u32] = &[1];
+const BOTH: &[u32] = &[0, 1];
 
 /// All of a VM's memory.
 pub struct Memory {
@@ -60,20 +75,23 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// RAM of `ram` bytes from guest-physical 0, and the declared slots. Nothing is given to KVM yet.
-    pub fn new(ram: u64, slots: &[SlotSpec]) -> Result<Self, TargetError> {
+    /// RAM of `ram` bytes from guest-physical 0, and the declared slots, all of them visible in SMM too if there is
+    /// an SMM. Nothing is given to KVM yet.
+    pub fn new(ram: u64, smm: bool, slots: &[SlotSpec]) -> Result<Self, TargetError> {
+        let everywhere = if smm { BOTH } else { ORDINARY };
         let memfd =
             memfd_create(c"exitspec-guest", MFdFlags::MFD_CLOEXEC).map_err(|e| system("memfd_create", e))?;
         let total = ram + slots.iter().map(|slot| u64::from(slot.pages) * PAGE).sum::<u64>();
         nix::unistd::ftruncate(&memfd, total.cast_signed())
             .map_err(|e| system("ftruncate of guest memory", e))?;
         let mut memory = Self { memfd, slots: Vec::with_capacity(1 + slots.len()) };
-        memory.map("ram", 0, ram, 0, true)?;
+        memory.map("ram", 0, ram, 0, true, everywhere)?;
         for spec in slots {
             let flags = if spec.read_only { KVM_MEM_READONLY } else { 0 }
                 | if spec.log_dirty { KVM_MEM_LOG_DIRTY_PAGES } else { 0 };
             let len = u64::from(spec.pages) * PAGE;
-            memory.map(&spec.name, spec.gpa, len, flags, spec.present)?;
+            let spaces = if spec.smram { SMM_ONLY } else { everywhere };
+            memory.map(&spec.name, spec.gpa, len, flags, spec.present, spaces)?;
             if spec.fill != 0 {
                 let page = [spec.fill; PAGE as usize];
                 for at in (0..len).step_by(PAGE as usize) {
@@ -84,11 +102,19 @@ impl Memory {
         Ok(memory)
     }
 
-    fn map(&mut self, name: &str, gpa: u64, len: u64, flags: u32, present: bool) -> Result<(), TargetError> {
+    fn map(
+        &mut self,
+        name: &str,
+        gpa: u64,
+        len: u64,
+        flags: u32,
+        present: bool,
+        spaces: &'static [u32],
+    ) -> Result<(), TargetError> {
         let offset = self.slots.iter().map(|slot| slot.len).sum::<u64>();
         let host = self.map_at(offset, len)?;
         let number = self.slots.len() as u32;
-        self.slots.push(Slot { name: name.into(), number, gpa, len, present, flags, host });
+        self.slots.push(Slot { name: name.into(), number, gpa, len, present, spaces, flags, host });
         Ok(())
     }
 
@@ -104,10 +130,7 @@ impl Memory {
 
     /// Tells KVM of every slot that is present.
     pub fn register(&self, vm: &VmFd) -> Result<(), TargetError> {
-        self.slots
-            .iter()
-            .filter(|slot| slot.present)
-            .try_for_each(|slot| set_region(vm, slot.region(slot.len)))
+        self.slots.iter().filter(|slot| slot.present).try_for_each(|slot| slot.tell(vm, slot.len))
     }
 
     /// The slot called `name`.
@@ -123,21 +146,21 @@ impl Memory {
     pub fn create(&mut self, vm: &VmFd, name: &str) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.present = true;
-        set_region(vm, slot.region(slot.len))
+        slot.tell(vm, slot.len)
     }
 
     /// Deletes a slot from KVM; its content stays.
     pub fn delete(&mut self, vm: &VmFd, name: &str) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.present = false;
-        set_region(vm, slot.region(0))
+        slot.tell(vm, 0)
     }
 
     /// Moves a slot to another guest-physical address.
     pub fn relocate(&mut self, vm: &VmFd, name: &str, gpa: u64) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.gpa = gpa;
-        set_region(vm, slot.region(slot.len))
+        slot.tell(vm, slot.len)
     }
 
     /// Copies out of guest-physical memory; `false` if a byte of it is in no present slot.
@@ -275,9 +298,10 @@ mod tests {
             read_only: false,
             log_dirty: false,
             present,
+            smram: false,
             fill: 0xaa,
         };
-        Memory::new(0x2000, &[slot("next", 0x2000, true), slot("absent", 0x3000, false)]).unwrap()
+        Memory::new(0x2000, false, &[slot("next", 0x2000, true), slot("absent", 0x3000, false)]).unwrap()
     }
 
     #[test]

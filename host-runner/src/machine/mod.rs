@@ -12,6 +12,7 @@ mod limit;
 mod memory;
 mod seat;
 mod signal;
+mod smram;
 mod snapshot;
 pub mod speed;
 mod start;
@@ -82,7 +83,7 @@ impl<'h> Machine<'h> {
         budget: Duration,
     ) -> Result<Self, TargetError> {
         signal::block()?;
-        let memory = Memory::new(u64::from(spec.memory_kib) << 10, &spec.slots)?;
+        let memory = Memory::new(u64::from(spec.memory_kib) << 10, spec.smm, &spec.slots)?;
         for chunk in &image.chunks {
             load(&memory, chunk.gpa, &chunk.bytes)?;
         }
@@ -174,6 +175,9 @@ impl Target for Machine<'_> {
     }
 
     fn bank(&mut self, cpu: usize, bank: Bank, names: &[&str]) -> Result<Vec<u64>, TargetError> {
+        if bank == Bank::Smram {
+            return smram::read(self.vcpu(cpu)?, &*self.memory()?, names);
+        }
         banks::read(self.vcpu(cpu)?, bank, names)
     }
 
@@ -183,6 +187,9 @@ impl Target for Machine<'_> {
         bank: Bank,
         values: &[(&str, u64)],
     ) -> Result<Option<i32>, TargetError> {
+        if bank == Bank::Smram {
+            return smram::write(self.vcpu(cpu)?, &*self.memory()?, values).map(|()| None);
+        }
         banks::write(self.vcpu(cpu)?, bank, values)
     }
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use kvm_bindings as kvm;
 use kvm_bindings::{Msrs, kvm_msr_entry};
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{Cap, KvmNestedStateBuffer, VmFd};
 
 use super::Host;
-use super::banks::failed;
+use super::banks::{failed, nested_state};
 use super::vcpu::Vcpu;
 use crate::bank::RunFields;
 use crate::case::{Irqchip, MachineSpec};
@@ -33,6 +33,7 @@ struct SavedVcpu {
     debug: kvm::kvm_debugregs,
     msrs: Vec<kvm_msr_entry>,
     events: kvm::kvm_vcpu_events,
+    nested: Option<KvmNestedStateBuffer>,
     mp_state: kvm::kvm_mp_state,
     lapic: Option<kvm::kvm_lapic_state>,
     run: RunFields,
@@ -50,7 +51,8 @@ pub fn save(host: &Host, spec: &MachineSpec, vm: &VmFd, vcpus: &[Arc<Vcpu>]) -> 
         }
     }
     let lapic = spec.irqchip != Irqchip::None;
-    let saved = vcpus.iter().map(|vcpu| save_vcpu(vcpu, indices.as_slice(), lapic));
+    let nested = host.kvm.check_extension_int(Cap::NestedState) > 0;
+    let saved = vcpus.iter().map(|vcpu| save_vcpu(vcpu, indices.as_slice(), lapic, nested));
     Ok(Saved {
         vcpus: saved.collect::<Result<_, _>>()?,
         chips,
@@ -58,13 +60,14 @@ pub fn save(host: &Host, spec: &MachineSpec, vm: &VmFd, vcpus: &[Arc<Vcpu>]) -> 
     })
 }
 
-fn save_vcpu(vcpu: &Vcpu, indices: &[u32], lapic: bool) -> Result<SavedVcpu, TargetError> {
+fn save_vcpu(vcpu: &Vcpu, indices: &[u32], lapic: bool, nested: bool) -> Result<SavedVcpu, TargetError> {
     let fd = &vcpu.fd;
     Ok(SavedVcpu {
         // First: KVM_GET_MP_STATE makes KVM take a pending INIT or SIPI into account.
         mp_state: fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?,
         // Next: it turns a pending exception's payload into DR6 or CR2, which are read below.
         events: fd.get_vcpu_events().map_err(failed("KVM_GET_VCPU_EVENTS"))?,
+        nested: if nested { Some(nested_state(vcpu)?) } else { None },
         regs: fd.get_regs().map_err(failed("KVM_GET_REGS"))?,
         sregs: fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?,
         xsave: fd.get_xsave().map_err(failed("KVM_GET_XSAVE"))?,
@@ -119,6 +122,11 @@ fn restore_vcpu(spec: &MachineSpec, vcpu: &Vcpu, saved: &SavedVcpu) -> Result<()
     }
     if spec.irqchip != Irqchip::None {
         fd.set_mp_state(saved.mp_state).map_err(failed("KVM_SET_MP_STATE"))?;
+    }
+    if let Some(nested) = &saved.nested {
+        // Entering or leaving SMM makes KVM leave L2, so a vCPU in SMM must be put there first.
+        fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))?;
+        fd.set_nested_state(nested).map_err(failed("KVM_SET_NESTED_STATE"))?;
     }
     // CR8 without an in-kernel local APIC is taken from here at every KVM_RUN.
     vcpu.set_run_fields(&saved.run);

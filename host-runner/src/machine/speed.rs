@@ -36,7 +36,7 @@ pub fn time_scale(host: &Host) -> Result<f64, TargetError> {
 fn probe(host: &Host) -> Result<Duration, TargetError> {
     let begun = Instant::now();
     let spec = MachineSpec { start: Start::Real, ..MachineSpec::default() };
-    let memory = Memory::new(0x1_0000, &[])?;
+    let memory = Memory::new(0x1_0000, false, &[])?;
     let code = [LOOP, &EXIT.repeat(20), END].concat();
     if !memory.write(CODE, &code) {
         return Err(TargetError::Harness("the speed probe does not fit its memory".into()));

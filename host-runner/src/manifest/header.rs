@@ -58,6 +58,9 @@ pub(super) struct Sound {
     pub(super) steps: bool,
 }
 
+/// What a machine with SMM needs, without the manifest having to say so.
+const SMM_CAP: &str = "x86-smm";
+
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
     let mut family = Family { name: stem.to_owned(), ..Family::default() };
@@ -125,6 +128,11 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
 
     let at = if spans.has("id") { spans.key("id") } else { &spans.whole };
     let place = notes.source.place(at.start, &(at.start..spans.value("id").end.max(at.end)));
+    let machine = machine.flatten().unwrap_or_default();
+    let mut requires = requires.unwrap_or_default();
+    if machine.smm && !requires.caps.iter().any(|cap| cap == SMM_CAP) {
+        requires.caps.push(SMM_CAP.to_owned());
+    }
     let case = Case {
         id: id.unwrap_or_default(),
         summary: summary.unwrap_or_default(),
@@ -134,8 +142,8 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
         payload: payload.unwrap_or_default(),
         scenario: scenario.unwrap_or_default(),
         args: args.unwrap_or_default(),
-        requires: requires.unwrap_or_default(),
-        machine: machine.flatten().unwrap_or_default(),
+        requires,
+        machine,
         budget: budget.unwrap_or_default(),
         steps: steps.iter().map(|written| written.step.clone()).collect(),
         place,

@@ -151,7 +151,7 @@ fn word(
     table: &mut Table,
     key: &str,
     what: &str,
-    known: &'static [&'static str],
+    known: &[&'static str],
     notes: &mut Notes,
 ) -> Option<&'static str> {
     let span = table.keys().into_iter().find(|(name, _)| name == key).map(|(_, span)| span)?;
@@ -194,9 +194,8 @@ fn guest(mut table: Table, notes: &mut Notes) -> Option<GuestStep> {
 }
 
 fn bank(table: &mut Table, key: &str, notes: &mut Notes) -> Option<Bank> {
-    // The names are `Bank`'s own; the list only has to live as long as the program.
-    const NAMES: &[&str] = &["regs", "sregs", "debug-regs", "events", "mp-state", "lapic", "msrs", "run"];
-    let name = word(table, key, "bank", NAMES, notes)?;
+    let names: Vec<&'static str> = Bank::ALL.iter().map(|bank| bank.name()).collect();
+    let name = word(table, key, "bank", &names, notes)?;
     Bank::ALL.iter().copied().find(|bank| bank.name() == name)
 }
 

@@ -42,6 +42,7 @@ fn action_name(action: &Action) -> String {
         Action::Restart { at, .. } => format!("restart {at}"),
         Action::Interrupt { vector, .. } => format!("interrupt {vector:#x}"),
         Action::Nmi { .. } => "nmi".into(),
+        Action::Smi { .. } => "smi".into(),
         Action::Msi { data, .. } => format!("msi {data:#x}"),
         Action::IrqLine { gsi, level, .. } => format!("irq-line {gsi} {level}"),
         Action::Signal { .. } => "signal".into(),

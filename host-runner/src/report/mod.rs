@@ -4,7 +4,9 @@ mod console;
 mod paint;
 mod registers;
 mod summary;
+mod table;
 
 pub use console::failure;
 pub use paint::Paint;
 pub use summary::{Summary, Tally};
+pub use table::{Column, Table};

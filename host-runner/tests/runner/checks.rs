@@ -25,6 +25,9 @@ pub(crate) fn all() -> Vec<Trial> {
         a_flood_is_bounded,
         a_kernel_report_fails_its_case,
         a_killed_run_is_resumed,
+        a_machine_that_died_is_a_crash,
+        runs_are_compared,
+        a_bed_has_its_own_waivers,
         a_changed_suite_is_not_resumed,
         waivers_expect_and_rot,
         nothing_run_is_never_green,
@@ -117,16 +120,21 @@ fn a_kernel_report_fails_its_case() {
     Lab::new("t.pass").run(&["--kernel-log=/nonexistent/kmsg"]).ends(0).says("the kernel log is not watched");
 }
 
-fn a_killed_run_is_resumed() {
-    let lab = Lab::new("t.pass1,t.gate,t.pass2");
-    let mut supervisor =
-        lab.command(&["--test-threads=1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+/// Starts a run and kills it while the case `gate` runs.
+fn die_at_the_gate(lab: &Lab, more: &[&str]) {
+    let mut command = lab.command(&["--test-threads=1"]);
+    let mut supervisor = command.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let pid = wait_for("the gate case to run", || {
         fs::read_to_string(lab.path("gate.pid")).ok()?.trim().parse::<i32>().ok()
     });
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
     wait_for("the case's process to go with its supervisor", || is_gone(pid).then_some(()));
+}
+
+fn a_killed_run_is_resumed() {
+    let lab = Lab::new("t.pass1,t.gate,t.pass2");
+    die_at_the_gate(&lab, &[]);
 
     // The kill hit in the middle of a line.
     let journal = lab.journal();
@@ -146,6 +154,62 @@ fn a_killed_run_is_resumed() {
     // A run that is complete has nothing left to do, and keeps its verdicts.
     lab.run(&["--resume"]).ends(0).says("3 passed");
     assert_eq!(lab.runs().len(), 4);
+}
+
+fn a_machine_that_died_is_a_crash() {
+    let lab = Lab::new("t.pass1,t.gate,t.pass2");
+    let (first, second) = (lab.path("first"), lab.path("second"));
+    let mirror = |path: &std::path::Path| format!("--mirror={}", path.display());
+    die_at_the_gate(&lab, &[&mirror(&first), "--bed=amd"]);
+    let seen = fs::read_to_string(&first).unwrap();
+    assert_eq!(seen, fs::read_to_string(lab.journal()).unwrap(), "the mirror has every line");
+    assert!(seen.lines().last().unwrap().contains("\"event\":\"started\",\"case\":\"t.gate\""));
+
+    let console = lab.path("console");
+    fs::write(&console, format!("Kernel panic - not syncing\n{}\n", "x".repeat(5000))).unwrap();
+    let console = format!("--console={}", console.display());
+    lab.run(&["--lost=crash"]).ends(2);
+    lab.run(&["--resume", "--bed=intel"]).ends(2).says("the bed is `intel` now and was `amd`");
+    let ran = lab.run(&["--resume", "--lost=crash", &console, "--bed=amd", &mirror(&second)]);
+    ran.ends(1).says("2 passed, 1 failed, 0 skipped").says("Kernel panic - not syncing");
+    assert_eq!(lab.verdict("t.gate"), Verdict::Crash);
+    let outcome = &lab.outcomes()["t.gate"];
+    assert!(outcome.reason.contains("Kernel panic"), "{outcome:?}");
+    assert!(outcome.evidence.as_ref().unwrap().kernel_log[1].len() < 1000, "bounded");
+    assert_eq!(lab.runs(), ["t.pass1", "t.gate", "t.pass2"], "what killed the machine is not played again");
+    let whole = fs::read_to_string(lab.journal()).unwrap();
+    assert_eq!(whole, seen + &fs::read_to_string(&second).unwrap(), "the second mirror has what is new");
+}
+
+fn runs_are_compared() {
+    let lab = Lab::new("t.pass1,t.fail,t.needs-cap");
+    let compare = |runs: &[&std::path::Path]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.env(crate::fake::CASES, "t.pass1").arg("compare").args(runs);
+        Lab::finish(&mut command)
+    };
+    lab.run(&["pass1"]).ends(0);
+    let good = lab.journal();
+    assert!(compare(&[&good]).ends(0).out.contains("held"));
+    lab.run(&[]).ends(1);
+    let bad = lab.journal();
+    let table = compare(&[&good, &bad]);
+    table.ends(1).says(" 2  local, Linux");
+    let row = |case: &str| table.out.lines().find(|line| line.starts_with(case)).map(str::to_owned);
+    assert_eq!(row("t.fail").unwrap().split_whitespace().collect::<Vec<_>>(), ["t.fail", "-", "fail"]);
+    assert!(row("t.needs-cap").unwrap().ends_with("skip"));
+    assert_eq!(row("t.pass1"), None, "it is a pass in both");
+    assert!(compare(&[&good, &bad, std::path::Path::new("--all")]).out.contains("\nt.pass1 "));
+    compare(&[std::path::Path::new("/nonexistent")]).ends(2).says("no such run");
+}
+
+fn a_bed_has_its_own_waivers() {
+    let lab = Lab::new("t.fail");
+    let text = "[[waiver]]\ncase = \"t.fail\"\nreason = \"the emulator's\"\n";
+    fs::write(lab.path("manifests/waivers/bed-amd.toml"), text).unwrap();
+    lab.run(&[]).ends(1);
+    lab.run(&["--bed=amd"]).ends(0).says("the emulator's").says("bed amd");
+    lab.run(&["--bed=../x"]).ends(2).says("lower-case letters");
 }
 
 fn a_changed_suite_is_not_resumed() {

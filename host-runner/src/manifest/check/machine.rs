@@ -112,6 +112,11 @@ fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
                 .help("x86 has at most 52 address bits");
             continue;
         };
+        if slot.smram && !machine.smm {
+            notes
+                .add(spans.value(&path("smram")), "without SMM nobody can reach this memslot")
+                .help("give the case machine = { smm = true }");
+        }
         if overlap(&mine, &(FLICKER_GPA..FLICKER_GPA + PAGE)) {
             notes
                 .add(spans.value(&path("gpa")), format!("`disturb` with slots uses {FLICKER_GPA:#x} itself"))

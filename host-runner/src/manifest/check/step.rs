@@ -11,6 +11,7 @@ use crate::manifest::mistake::Notes;
 use crate::manifest::step::Written;
 use crate::manifest::table::Spans;
 use crate::manifest::wording::{nearest, suggestion};
+use crate::smram::Layout;
 
 /// Most repetitions of anything in a case.
 pub(in crate::manifest) const MAX_TIMES: u32 = 10_000_000;
@@ -102,6 +103,7 @@ fn cpu_of_action(action: &Action) -> Option<usize> {
         Action::Restart { cpu, .. }
         | Action::Interrupt { cpu, .. }
         | Action::Nmi { cpu, .. }
+        | Action::Smi { cpu }
         | Action::Signal { cpu, .. }
         | Action::ImmediateExit { cpu }
         | Action::GuestDebug { cpu, .. }
@@ -135,6 +137,11 @@ pub(super) fn times_in_bounds(key: &str, times: u64, most: u32, spans: &Spans, n
 }
 
 fn bank(bank: Bank, key: &str, machine: Option<&MachineSpec>, spans: &Spans, notes: &mut Notes) {
+    if bank == Bank::Smram && machine.is_some_and(|machine| !machine.smm) {
+        notes
+            .add(spans.value(key), "this machine never enters SMM, so it has no state save area")
+            .help("give the case machine = { smm = true }");
+    }
     if bank == Bank::Lapic && machine.is_some_and(|machine| machine.irqchip == Irqchip::None) {
         notes
             .add(spans.value(key), "without an in-kernel irqchip there is no local APIC to ask KVM for")
@@ -172,7 +179,23 @@ fn numbers_to_see(check: &BankExpect, spans: &Spans, notes: &mut Notes) {
 /// A number that is wider than its field can be neither set nor seen.
 fn fits(bank: Bank, name: &str, number: u64, spans: &Spans, notes: &mut Notes) {
     let mut blank = match bank {
-        Bank::Regs | Bank::Msrs => return,
+        Bank::Regs | Bank::Msrs | Bank::Nested => return,
+        Bank::Smram => {
+            // Only the layout that is in use decides, but nothing fits that fits in neither.
+            let sizes =
+                [Layout::Long, Layout::Legacy].map(|layout| layout.field(name).map(|field| field.size));
+            let widest = sizes.into_iter().flatten().max().unwrap_or(8);
+            if widest < 8 && number >> (8 * widest) != 0 {
+                let bits = 8 * widest;
+                notes
+                    .add(
+                        spans.value(name),
+                        format!("{number:#x} does not fit `{name}`, which has {bits} bits"),
+                    )
+                    .help("state a number that fits");
+            }
+            return;
+        }
         Bank::Sregs => BankState::Sregs(kvm_bindings::kvm_sregs::default()),
         Bank::DebugRegs => BankState::DebugRegs(kvm_bindings::kvm_debugregs::default()),
         Bank::Events => BankState::Events(kvm_bindings::kvm_vcpu_events::default()),
@@ -249,6 +272,11 @@ fn action(action: &Action, machine: Option<&MachineSpec>, spans: &Spans, notes: 
 fn interrupts(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
     let span = spans.value("do");
     match (action, machine.irqchip) {
+        (Action::Smi { .. }, _) if !machine.smm => {
+            notes
+                .add(span, "the machine has no memory in SMM, from which the handler would run")
+                .help("give the case machine = { smm = true }");
+        }
         (Action::Interrupt { .. }, Irqchip::Kernel) => {
             notes
                 .add(span, "KVM_INTERRUPT is refused (ENXIO) with the irqchip in the kernel")

@@ -303,3 +303,23 @@ fn the_order_of_steps() {
     expect_mistakes(&idle, &[&["never runs the guest"]]);
     expect_mistakes(&case("", "").replace("steps =", "^steps ="), &[&["never runs the guest"]]);
 }
+
+#[test]
+fn smm_needs_memory_there() {
+    bad_step("{ do = ^\"smi\" }", &["no memory in SMM", "smm = true"]);
+    bad_step("{ check = ^\"smram\", cr0 = 1 }", &["never enters SMM"]);
+    let slot = |smm: &str| {
+        format!(
+            "machine = {{ {smm}slots = [{{ name = \"s\", gpa = 0x1000_0000, pages = 16, smram = ^true }}] }}"
+        )
+    };
+    bad_case(&slot(""), DONE, &["nobody can reach this memslot"]);
+    bad_case(
+        "machine = { smm = true }",
+        "{ set = \"smram\", smbase = ^\"0x1_0000_0000\" },\n{ guest = \"done\" }",
+        &["does not fit `smbase`, which has 32 bits"],
+    );
+    let steps = "{ do = \"smi\" },\n{ set = \"smram\", cr4 = 1 },\n{ guest = \"done\" }";
+    let cases = fine("machine = { smm = true }", steps);
+    assert_eq!(cases[0].requires.caps, ["x86-smm"], "a host without SMM skips it");
+}
