@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bed_init::{CONFIG, Config, Event, MODULES, Module};
-use nix::kmod::{ModuleInitFlags, finit_module};
-use nix::mount::{MsFlags, mount};
-use nix::sys::reboot::{RebootMode, reboot};
-use nix::sys::termios::{BaudRate, SetArg, cfmakeraw, cfsetspeed, tcdrain, tcgetattr, tcsetattr};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
 fn main() {
     let config = set_up();
@@ -30,8 +29,9 @@ fn main() {
         say(results, &event);
     }
     // Returning from here would panic the kernel, which also ends the machine, only less politely.
-    let Err(error) = reboot(RebootMode::RB_POWER_OFF);
-    eprintln!("bed-init: cannot switch off: {error}");
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("bed-init: cannot switch off: {error}");
+    }
 }
 
 /// Mounts the file systems and reads the configuration.
@@ -45,9 +45,8 @@ fn set_up() -> Result<Config, String> {
     serde_json::from_slice(&text).map_err(|error| format!("{CONFIG}: {error}"))
 }
 
-fn attach(kind: &str, place: &str) -> nix::Result<()> {
-    let none: Option<&str> = None;
-    mount(Some(kind), place, Some(kind), MsFlags::empty(), none)
+fn attach(kind: &str, place: &str) -> rustix::io::Result<()> {
+    mount(kind, place, kind, MountFlags::empty(), None)
 }
 
 /// Loads the modules, runs the runner; its exit status.
@@ -62,15 +61,17 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
     }
     say(results, &Event::BedUp);
     let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
-    let copy = text.try_clone().map_err(|error| format!("{}: {error}", config.text))?;
+    let duplicate = || text.try_clone().map_err(|error| format!("{}: {error}", config.text));
     let status = Command::new(program)
         .args(arguments)
         .envs(&config.environment)
         .stdin(Stdio::null())
-        .stdout(copy)
-        .stderr(text)
+        .stdout(duplicate()?)
+        .stderr(duplicate()?)
         .status()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
+    // What it said last must be out before the machine goes off.
+    tcdrain(&text).map_err(|error| format!("{}: {error}", config.text))?;
     if let Some(signal) = status.signal() {
         return Err(format!("{program} was killed by signal {signal}"));
     }
@@ -83,8 +84,8 @@ fn load(module: &Module) -> Result<(), String> {
     let path = PathBuf::from(MODULES).join(&module.file);
     let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let params = std::ffi::CString::new(module.params.as_str()).map_err(|error| error.to_string())?;
-    match finit_module(&file, &params, ModuleInitFlags::empty()) {
-        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+    match finit_module(&file, &params, 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => {
             let Module { file, params } = module;
             Err(format!("cannot load module {file} with parameters `{params}`: {error}; the console says why"))
@@ -96,9 +97,9 @@ fn load(module: &Module) -> Result<(), String> {
 fn terminal(path: &str) -> std::io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut settings = tcgetattr(&file)?;
-    cfmakeraw(&mut settings);
-    cfsetspeed(&mut settings, BaudRate::B115200)?;
-    tcsetattr(&file, SetArg::TCSANOW, &settings)?;
+    settings.make_raw();
+    settings.set_speed(115_200)?;
+    tcsetattr(&file, OptionalActions::Now, &settings)?;
     Ok(file)
 }
 

@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(excerpt.len(), EXCERPT);
         assert_eq!(excerpt[0], "Kernel panic - not syncing");
         assert_eq!(excerpt[EXCERPT - 1], "line 999");
-        assert!(excerpt.iter().any(|line| line.contains("941 lines")), "{excerpt:?}");
+        assert!(excerpt.iter().any(|line| line.contains("942 lines")), "{excerpt:?}");
     }
 
     #[test]

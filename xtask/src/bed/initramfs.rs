@@ -46,14 +46,19 @@ impl<W: Write> Initramfs<W> {
         self.file(path, mode, &content).context("cannot write the initramfs")
     }
 
-    /// Copies of the files directly in `from` whose name ends like this.
-    pub(crate) fn copy_folder(&mut self, path: &str, from: &Path, ending: &str) -> anyhow::Result<()> {
+    /// Copies of the files directly in `from` with these names.
+    pub(crate) fn copy_folder(
+        &mut self,
+        path: &str,
+        from: &Path,
+        wanted: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
         let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
         let mut names: Vec<String> =
             entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         // The same files give the same archive.
         names.sort();
-        for name in names.iter().filter(|name| name.ends_with(ending) && from.join(name).is_file()) {
+        for name in names.iter().filter(|name| wanted(name) && from.join(name).is_file()) {
             self.copy(&format!("{path}/{name}"), 0o644, &from.join(name))?;
         }
         Ok(())
@@ -131,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_copied_by_its_files_endings() {
+    fn a_folder_is_copied_by_its_files_names() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["b.toml", "a.toml", "schema.json"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
         fs::create_dir(folder.path().join("c.toml")).unwrap();
         let mut archive = Initramfs::begin(Vec::new()).unwrap();
-        archive.copy_folder("m", folder.path(), ".toml").unwrap();
+        archive.copy_folder("m", folder.path(), |name| name.ends_with(".toml")).unwrap();
         let names: Vec<_> = entries(&archive.end().unwrap()).into_iter().map(|entry| entry.0).collect();
         assert_eq!(names[5..], ["m", "m/a.toml", "m/b.toml"]);
     }

@@ -18,7 +18,7 @@ use crate::bed::unpack::{Form, unpack};
 const LARGEST: u64 = 4 << 30;
 
 /// The note that holds a kernel's 32-bit entry for PVH: `XEN_ELFNOTE_PHYS32_ENTRY`.
-const PHYS32_ENTRY: u32 = 18;
+const PHYS32_ENTRY: elf::NoteType = elf::NoteType(18);
 
 /// The image to boot for the one that was given; unpacked ones are kept in `cache`.
 pub(crate) fn bootable(image: &Path, cache: &Path) -> anyhow::Result<PathBuf> {

@@ -107,7 +107,7 @@ fn a_panic_costs_the_case_that_ran_and_the_next_boot_goes_on() {
         bed.resumes,
         [None, lost(Loss::Crash, &["Kernel panic: b"]), lost(Loss::Timeout, &["Linux version", ""])]
     );
-    assert_eq!(bed.journal().len(), 8);
+    assert_eq!(bed.journal().len(), 9);
     assert!(bed.remarks[0].contains("a.b") && bed.remarks[1].contains("went silent while a.d"), "{:?}", bed.remarks);
 }
 
