@@ -12,6 +12,9 @@ pub const CONFIG: &str = "/bed/config.json";
 /// Where the modules are in the initramfs.
 pub const MODULES: &str = "/bed/modules";
 
+/// The first byte of a line of text that the runner wrote to its standard error.
+pub const ERROR_MARK: u8 = 2;
+
 /// What the first program has to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {

@@ -5,15 +5,19 @@
 //! one who booted this machine. Knows nothing of cases.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use bed_init::{CONFIG, Config, Event, MODULES, Module};
+use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
+
+/// The longest line of text that is kept together, in bytes.
+const LONGEST: u64 = 64 << 10;
 
 fn main() {
     let config = set_up();
@@ -61,15 +65,20 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
     }
     say(results, &Event::BedUp);
     let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
-    let duplicate = || text.try_clone().map_err(|error| format!("{}: {error}", config.text));
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .envs(&config.environment)
         .stdin(Stdio::null())
-        .stdout(duplicate()?)
-        .stderr(duplicate()?)
-        .status()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .map_err(|error| format!("cannot start {program}: {error}"))?;
+    let (out, errors) = (child.stdout.take(), child.stderr.take());
+    let status = thread::scope(|scope| {
+        scope.spawn(|| pass_on(out, &[], &text));
+        scope.spawn(|| pass_on(errors, &[ERROR_MARK], &text));
+        child.wait().map_err(|error| format!("cannot wait for {program}: {error}"))
+    })?;
     // What it said last must be out before the machine goes off.
     tcdrain(&text).map_err(|error| format!("{}: {error}", config.text))?;
     if let Some(signal) = status.signal() {
@@ -77,6 +86,20 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.ok_or_else(|| format!("{program} ended without an exit status"))
+}
+
+/// Writes what the runner says to the line for text, whole lines at a time, each with a mark.
+fn pass_on(from: Option<impl Read>, mark: &[u8], mut to: &File) {
+    let Some(from) = from else { return };
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    // A line that is longer than any sensible one goes out in pieces.
+    while from.by_ref().take(LONGEST).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        line.splice(..0, mark.iter().copied());
+        // Without the line for text there is nobody to tell; the results have a line of their own.
+        let _ = to.write_all(&line);
+        line.clear();
+    }
 }
 
 /// Loads a module, with the reason in the words of insmod's users.
@@ -88,7 +111,9 @@ fn load(module: &Module) -> Result<(), String> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => {
             let Module { file, params } = module;
-            Err(format!("cannot load module {file} with parameters `{params}`: {error}; the console says why"))
+            Err(format!(
+                "cannot load module {file} with parameters `{params}`: {error}; the console says why"
+            ))
         }
     }
 }

@@ -92,7 +92,8 @@ impl Amd {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
 
         let child = start(command, theirs)?;
-        let mut machine = Self { child, lines: mpsc::channel().1, console: None, others: Vec::new(), errors: None };
+        let mut machine =
+            Self { child, lines: mpsc::channel().1, console: None, others: Vec::new(), errors: None };
         let stderr = machine.child.stderr.take().context("QEMU has no standard error")?;
         machine.errors = Some(thread::spawn(move || tail(stderr, io::sink())));
         let [console_line, text_line, results_line] =
@@ -151,8 +152,11 @@ impl Machine for Amd {
         if !good {
             // The CPU's features that TCG lacks are known and harmless.
             let errors = errors.unwrap_or_default();
-            let errors: Vec<&str> =
-                errors.iter().map(String::as_str).filter(|line| !line.contains("TCG doesn't support")).collect();
+            let errors: Vec<&str> = errors
+                .iter()
+                .map(String::as_str)
+                .filter(|line| !line.contains("TCG doesn't support"))
+                .collect();
             bail!("QEMU failed: {}", errors.join("\n    "));
         }
         Ok(console.unwrap_or_default())
@@ -193,7 +197,8 @@ fn start(mut command: Command, files: Vec<OwnedFd>) -> anyhow::Result<Child> {
             Ok(())
         });
     }
-    let child = command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let child =
+        command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
     // The closure owns the files and goes with the command: only the machine may hold its ends, or its death
     // would go unnoticed.
     drop(command);

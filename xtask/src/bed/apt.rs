@@ -68,7 +68,8 @@ impl Apt {
         set("APT::Sandbox::User", PathBuf::from("root"));
         let apt = Self { options };
         // One source that does not answer is no reason to do without the others.
-        let update = apt.command("apt-get").args(["update", "-qq"]).output().context("cannot start apt-get")?;
+        let update =
+            apt.command("apt-get").args(["update", "-qq"]).output().context("cannot start apt-get")?;
         if !update.status.success() {
             eprintln!("apt-get update: {}", String::from_utf8_lossy(&update.stderr).trim_end());
         }
@@ -157,10 +158,14 @@ mod tests {
         // Twice: what an earlier run left is no obstacle.
         for _ in 0..2 {
             let parts = Apt::write(&only, folder.path()).unwrap().unwrap();
-            let names: Vec<_> = fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let names: Vec<_> =
+                fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(names, ["exitspec.list"]);
             let text = fs::read_to_string(parts.join("exitspec.list")).unwrap();
-            assert!(text.contains("/debian bookworm main\n") && text.contains("/debian-security bookworm-security "));
+            assert!(
+                text.contains("/debian bookworm main\n")
+                    && text.contains("/debian-security bookworm-security ")
+            );
         }
     }
 }

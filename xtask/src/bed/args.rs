@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn our_options_are_taken_wherever_they_are() {
-        let (args, rest) = parse("port-io --bed amd --exact --params npt=0 --params=kvm.x=1,vgif=0 -q --jobs 2 smm");
+        let (args, rest) =
+            parse("port-io --bed amd --exact --params npt=0 --params=kvm.x=1,vgif=0 -q --jobs 2 smm");
         assert_eq!(args.place(), Where::Amd);
         assert_eq!(args.params.len(), 2);
         assert_eq!(args.jobs, 2);

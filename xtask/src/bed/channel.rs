@@ -3,6 +3,8 @@
 
 use std::io::{self, Read, Write};
 
+use bed_init::ERROR_MARK;
+
 /// The longest line that is kept, in bytes; a verdict with all its evidence is far shorter.
 const LONGEST: usize = 8 << 20;
 
@@ -17,7 +19,8 @@ impl Lines {
     /// Takes bytes, gives every line that they end. A line that is too long is dropped.
     pub(crate) fn take(&mut self, bytes: &[u8], mut give: impl FnMut(Vec<u8>)) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (content, ended) = piece.strip_suffix(b"\n").map_or((piece, false), |content| (content, true));
+            let (content, ended) =
+                piece.strip_suffix(b"\n").map_or((piece, false), |content| (content, true));
             if self.line.len() + content.len() > LONGEST {
                 self.overlong = true;
                 self.line = Vec::new();
@@ -27,7 +30,7 @@ impl Lines {
             }
             if ended {
                 let line = std::mem::take(&mut self.line);
-                if !std::mem::take(&mut self.overlong) && !line.is_empty() {
+                if !std::mem::take(&mut self.overlong) {
                     give(line);
                 }
             }
@@ -71,14 +74,18 @@ impl<W: Write> Relay<W> {
         let mut ready = Vec::new();
         self.lines.take(bytes, |line| ready.push(line));
         for line in ready {
-            let line = coloured(&String::from_utf8_lossy(&line));
+            let (line, error) =
+                line.strip_prefix(&[ERROR_MARK]).map_or((&line[..], false), |rest| (rest, true));
+            let line = coloured(&String::from_utf8_lossy(line));
             let Some(room) = self.room.checked_sub(line.len()) else { continue };
             self.room = room;
             writeln!(self.file, "{line}")?;
-            if self.shown {
-                // Whoever reads may have had enough; the run goes on into its files.
-                let _ = writeln!(io::stdout(), "{line}");
-            }
+            // Whoever reads may have had enough; the run goes on into its files.
+            let _ = match (self.shown, error) {
+                (false, _) => Ok(()),
+                (true, false) => writeln!(io::stdout(), "{line}"),
+                (true, true) => writeln!(io::stderr(), "{line}"),
+            };
         }
         Ok(())
     }
@@ -111,7 +118,7 @@ mod tests {
             for chunk in text.chunks(size) {
                 lines.take(chunk, |line| found.push(String::from_utf8(line).unwrap()));
             }
-            assert_eq!(found, ["one", "two", "three"], "{size}");
+            assert_eq!(found, ["one", "", "two", "three"], "{size}");
         }
     }
 
@@ -130,7 +137,9 @@ mod tests {
     fn colours_pass_and_other_commands_to_a_terminal_do_not() {
         let mut file = Vec::new();
         let mut relay = Relay::to(&mut file, false);
-        relay.take(b"test a ... \x1b[32mok\x1b[0m\r\n\x1b[2Jcleared\x1b]0;title\x07\n  indented\n").unwrap();
+        relay
+            .take(b"\x02test a ... \x1b[32mok\x1b[0m\r\n\x1b[2Jcleared\x1b]0;title\x07\n  indented\n")
+            .unwrap();
         let text = String::from_utf8(file).unwrap();
         assert_eq!(text, "test a ... \u{1b}[32mok\u{1b}[0m\n2Jcleared]0;title\n  indented\n");
     }

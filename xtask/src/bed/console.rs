@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn an_excerpt_begins_with_the_first_report() {
-        let console = lines(&["boot", "kvm: fine", "BUG: unable to handle page fault", "RIP: 0", "Kernel panic"]);
+        let console =
+            lines(&["boot", "kvm: fine", "BUG: unable to handle page fault", "RIP: 0", "Kernel panic"]);
         assert_eq!(excerpt(&console), console[2..]);
         assert_eq!(excerpt(&console[..2]), console[..2]);
         assert!(excerpt(&[]).is_empty());

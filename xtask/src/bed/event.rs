@@ -49,7 +49,10 @@ mod tests {
     #[test]
     fn lines_are_told_apart() {
         assert_eq!(Told::by(br#"{"event":"bed-up"}"#), Told::Init(Event::BedUp));
-        assert_eq!(Told::by(br#"{"event":"header","version":"1","seed":3}"#), Told::Journal(Journal::Header {}));
+        assert_eq!(
+            Told::by(br#"{"event":"header","version":"1","seed":3}"#),
+            Told::Journal(Journal::Header {})
+        );
         assert_eq!(
             Told::by(br#"{"event":"started","case":"a.b","at":"now"}"#),
             Told::Journal(Journal::Started { case: "a.b".into() })

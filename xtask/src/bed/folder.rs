@@ -49,7 +49,8 @@ impl RunFolder {
                     name.split_once("Z-").is_some_and(|(_, what)| what.starts_with(ending))
                 };
                 let newest = entries.filter(|path| ours(path) && path.join(JOURNAL).is_file()).max();
-                newest.with_context(|| format!("there is no run in the bed {ending} in {}", runs.display()))?
+                newest
+                    .with_context(|| format!("there is no run in the bed {ending} in {}", runs.display()))?
             }
         };
         if !folder.join(JOURNAL).is_file() {
@@ -73,7 +74,10 @@ impl RunFolder {
         let path = self.journal_path();
         let named = || path.display().to_string();
         let file = OpenOptions::new().create(true).append(true).open(&path).with_context(named)?;
-        file.try_lock().map_err(io::Error::from).context("another process is writing to it").with_context(named)?;
+        file.try_lock()
+            .map_err(io::Error::from)
+            .context("another process is writing to it")
+            .with_context(named)?;
         let written = fs::read(&path).with_context(named)?;
         if !written.is_empty() && !written.ends_with(b"\n") {
             io::Write::write_all(&mut &file, b"\n").with_context(named)?;

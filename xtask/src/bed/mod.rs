@@ -6,6 +6,8 @@
 mod amd;
 mod apt;
 pub(crate) mod args;
+#[cfg(test)]
+mod boots;
 mod channel;
 mod console;
 mod event;
@@ -39,6 +41,10 @@ use crate::build;
 
 /// The bed cannot be used; the runner's own status for a host that cannot run anything.
 pub(crate) const UNUSABLE: u8 = 3;
+
+/// How long nothing may come from a machine that runs cases. Longer than the runner's own limits, so that
+/// it is the runner who ends a case that hangs, as long as the kernel lives.
+const SILENCE: Duration = Duration::from_mins(6);
 
 /// The kernel that is booted if none is named.
 const DEFAULT_KERNEL: &str = "6.12";
@@ -101,6 +107,7 @@ fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> anyhow::Result<Plan
         params,
         kernel_args: args.kernel_args.clone(),
         boot_timeout: Duration::from_secs(args.boot_timeout),
+        silence: SILENCE,
         shown: true,
         environment: Vec::new(),
     })
@@ -109,14 +116,15 @@ fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> anyhow::Result<Plan
 /// One run, new or resumed.
 fn one(plan: &Plan) -> anyhow::Result<u8> {
     let runs = run::runs();
-    let ending = if plan.params == Params::default() { "amd".to_owned() } else { format!("amd-{}", plan.params) };
+    let ending =
+        if plan.params == Params::default() { "amd".to_owned() } else { format!("amd-{}", plan.params) };
     let folder = match &plan.runner.resume {
         Some(Resumed::Newest) => RunFolder::find(&runs, None, "amd")?,
         Some(Resumed::Named(run)) => RunFolder::find(&runs, Some(run), "amd")?,
         None => RunFolder::create(&runs, &ending)?,
     };
     let status = run::run(plan, &Params::default(), &folder);
-    eprintln!("bed      {}", folder.path().display());
+    run::say_where(&folder);
     Ok(status.context("the bed amd cannot be used").unwrap_or_else(|error| unusable(&error)))
 }
 

@@ -25,11 +25,6 @@ impl Params {
         own.map(|((_, name), value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
-    /// The modules that have parameters here.
-    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(|(module, _)| module.as_str())
-    }
-
     /// The parameters of every module, as the kernel's command line takes them for what is built in.
     pub(crate) fn words(&self) -> Vec<String> {
         self.0.iter().map(|((module, name), value)| format!("{module}.{name}={value}")).collect()
@@ -43,7 +38,8 @@ impl FromStr for Params {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut params = BTreeMap::new();
         for word in text.split([',', '+']).filter(|word| *word != "default") {
-            let (name, value) = word.split_once('=').ok_or_else(|| format!("`{word}`: expected NAME=VALUE"))?;
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| format!("`{word}`: expected NAME=VALUE"))?;
             let (module, name) = name.split_once('.').unwrap_or((DEFAULT, name));
             let module = module.replace('-', "_");
             if module != "kvm" && module != DEFAULT {
@@ -93,7 +89,9 @@ mod tests {
 
     #[test]
     fn what_is_no_parameter_is_refused() {
-        for wrong in ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "kvm_intel.ept=0", "npt=0,,vgif=0"] {
+        for wrong in
+            ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "kvm_intel.ept=0", "npt=0,,vgif=0"]
+        {
             assert!(wrong.parse::<Params>().is_err(), "{wrong}");
         }
     }

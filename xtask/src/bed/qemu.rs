@@ -61,7 +61,9 @@ fn install(lists: &Path) -> anyhow::Result<()> {
         }
     }
     let installed = Apt::open(&Sources::HostAnd(None), lists).and_then(|apt| apt.install(PACKAGE, None));
-    installed.with_context(|| format!("QEMU cannot be installed; try: apt-get update && apt-get install {PACKAGE}"))
+    installed.with_context(|| {
+        format!("QEMU cannot be installed; try: apt-get update && apt-get install {PACKAGE}")
+    })
 }
 
 /// The backports that have a newer QEMU, for the system that os-release(5) describes.
@@ -70,7 +72,8 @@ fn backports(os: &str) -> Option<String> {
         let line = os.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.map(|text| text.trim_matches('"'))
     };
-    (value("ID")? == "debian" && value("VERSION_CODENAME")? == "bookworm").then(|| "bookworm-backports".to_owned())
+    (value("ID")? == "debian" && value("VERSION_CODENAME")? == "bookworm")
+        .then(|| "bookworm-backports".to_owned())
 }
 
 fn version(program: PathBuf) -> anyhow::Result<Qemu> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,9 +21,6 @@ use super::suite::Suite;
 
 /// Guests are emulated by an emulated CPU: everything takes longer than the runner can measure beforehand.
 const SLOWER: f64 = 5.0;
-/// How long nothing may come from a machine that runs cases. Longer than the runner's own limits, so that
-/// it is the runner who ends a case that hangs, as long as the kernel lives.
-const SILENCE: Duration = Duration::from_mins(6);
 
 /// What all runs of a command line share.
 #[derive(Debug)]
@@ -35,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) params: Params,
     pub(crate) kernel_args: Vec<String>,
     pub(crate) boot_timeout: Duration,
+    /// How long nothing may come from a machine that runs cases, before `--timeout-scale`.
+    pub(crate) silence: Duration,
     /// Whether the runner's text is shown while it comes.
     pub(crate) shown: bool,
     /// The variables that the runner gets.
@@ -57,7 +56,7 @@ pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::R
     let journal = folder.journal()?;
     let mut run = Run { plan, params, folder, journal, modules };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
-    let results = Duration::try_from_secs_f64(SILENCE.as_secs_f64() * factor).unwrap_or(Duration::MAX);
+    let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
     session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
 }
 
@@ -65,7 +64,9 @@ impl Run<'_> {
     fn config(&self, resume: Option<&Resume>) -> Config {
         let runner = &self.plan.runner;
         let mut command: Vec<String> =
-            ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"].map(str::to_owned).into();
+            ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"]
+                .map(str::to_owned)
+                .into();
         command.extend(["--run-dir=/tmp/runs", "--bed=amd", "--mirror=/dev/ttyS2"].map(str::to_owned));
         command.push(format!("--timeout-scale={}", SLOWER * runner.timeout_scale.unwrap_or(1.0)));
         let color = match runner.color.as_deref() {
@@ -74,6 +75,7 @@ impl Run<'_> {
             Some(other) => other,
         };
         command.push(format!("--color={color}"));
+        command.push(format!("--again={}", self.again()));
         if self.plan.suite.waivers.is_some() {
             command.push("--waivers=/suite/waivers.toml".to_owned());
         }
@@ -102,6 +104,12 @@ impl Run<'_> {
         }
     }
 
+    /// The command that repeats this run.
+    fn again(&self) -> String {
+        let command = format!("cargo xtask test --bed amd --kernel {}", self.plan.kernel.name);
+        if self.params == Params::default() { command } else { format!("{command} --params {}", self.params) }
+    }
+
     /// Everything that the machine needs, as a file without a name: nothing is left behind, however this ends.
     fn initramfs(&self, resume: Option<&Resume>) -> anyhow::Result<File> {
         let cannot = "cannot write the initramfs";
@@ -110,14 +118,16 @@ impl Run<'_> {
         let mut archive = Initramfs::begin(BufWriter::new(file)).context(cannot)?;
         archive.copy("init", 0o755, &suite.init)?;
         archive.copy("exitspec", 0o755, &suite.runner)?;
-        let is_toml = |name: &str| name.ends_with(".toml");
+        let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
         archive.copy_folder("suite/manifests", &suite.manifests, is_toml)?;
         let waivers = suite.manifests.join("waivers");
         if waivers.is_dir() {
             archive.copy_folder("suite/manifests/waivers", &waivers, is_toml)?;
         }
         // What else cargo leaves there has a dot in its name.
-        archive.copy_folder("suite/payloads", &suite.payloads, |name| !name.contains('.'))?;
+        archive.copy_folder("suite/payloads", &suite.payloads, |name| {
+            name.extension().is_none() && !is_hidden(name)
+        })?;
         if let Some(path) = &suite.waivers {
             archive.copy("suite/waivers.toml", 0o644, path)?;
         }
@@ -159,6 +169,19 @@ impl Bed for Run<'_> {
     fn remark(&mut self, text: &str) {
         eprintln!("{text}");
     }
+}
+
+/// Says where the results of a run are.
+pub(crate) fn say_where(folder: &RunFolder) {
+    let path = folder.journal_path();
+    // As the user would type it from here.
+    let here = std::env::current_dir().ok();
+    let path = here.and_then(|here| path.strip_prefix(here).ok().map(PathBuf::from)).unwrap_or(path);
+    eprintln!("results  {}", path.display());
+}
+
+fn is_hidden(name: &Path) -> bool {
+    name.as_os_str().as_encoded_bytes().starts_with(b".")
 }
 
 /// Where the runs are.

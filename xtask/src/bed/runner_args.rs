@@ -41,7 +41,8 @@ impl RunnerArgs {
                 args.selection.extend(words.map(|word| word.to_string_lossy().into_owned()));
                 break;
             }
-            let (name, attached) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+            let (name, attached) =
+                word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
             let mut value = || -> anyhow::Result<String> {
                 let next = || words.next().and_then(|word| word.to_str());
                 attached.or_else(next).map(str::to_owned).with_context(|| format!("{name} needs a value"))
@@ -58,11 +59,16 @@ impl RunnerArgs {
                 "--timeout-scale" => {
                     let text = value()?;
                     let scale = text.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale > 0.0);
-                    args.timeout_scale =
-                        Some(scale.with_context(|| format!("--timeout-scale {text}: expected a number above 0"))?);
+                    args.timeout_scale = Some(
+                        scale
+                            .with_context(|| format!("--timeout-scale {text}: expected a number above 0"))?,
+                    );
                 }
-                "--device" | "--run-dir" | "--logfile" | "--kernel-log" | "--mirror" | "--lost" | "--console" => {
-                    bail!("{name} has no meaning in a bed; its text, results and console are in the run's folder")
+                "--device" | "--run-dir" | "--logfile" | "--kernel-log" | "--mirror" | "--lost"
+                | "--console" => {
+                    bail!(
+                        "{name} has no meaning in a bed; its text, results and console are in the run's folder"
+                    )
                 }
                 "--skip" => args.selection.push(format!("--skip={}", value()?)),
                 "--format" | "--test-threads" | "--seed" => args.rest.push(format!("{name}={}", value()?)),
@@ -102,7 +108,14 @@ mod tests {
 
     #[test]
     fn what_cannot_work_in_a_bed_is_refused() {
-        for wrong in ["--logfile x", "--device=/dev/kvm", "--waivers", "--timeout-scale 0", "--timeout-scale x", "--resume smm"] {
+        for wrong in [
+            "--logfile x",
+            "--device=/dev/kvm",
+            "--waivers",
+            "--timeout-scale 0",
+            "--timeout-scale x",
+            "--resume smm",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -107,9 +107,7 @@ pub(crate) fn run(bed: &mut dyn Bed, patience: Patience, interrupted: bool) -> a
         let mut seen = Seen::default();
         let end = follow(bed, &mut *machine, &mut seen, patience);
         let console = machine.stop()?;
-        let last = || -> String {
-            excerpt(&console).iter().map(|line| format!("\n    {line}")).collect()
-        };
+        let last = || -> String { excerpt(&console).iter().map(|line| format!("\n    {line}")).collect() };
         let loss = match end.with_context(|| format!("the machine's console ended with:{}", last()))? {
             End::Done(status) => return Ok(status),
             End::Lost(loss) => loss,
@@ -132,7 +130,9 @@ pub(crate) fn run(bed: &mut dyn Bed, patience: Patience, interrupted: bool) -> a
         bed.remark(&format!("the kernel {how} while {case} ran; booting again to go on behind it"));
         resume = Some(Resume { lost: Some((loss, excerpt(&console))) });
     }
-    bail!("the kernel died in {MOST_BOOTS} boots; results.jsonl has what was found until then, and --resume goes on")
+    bail!(
+        "the kernel died in {MOST_BOOTS} boots; results.jsonl has what was found until then, and --resume goes on"
+    )
 }
 
 /// Listens to a machine until it is done or lost.

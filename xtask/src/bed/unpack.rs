@@ -79,7 +79,8 @@ mod tests {
         ] {
             assert_eq!(Form::of(magic), form);
         }
-        for bad in [&b"\xfd7zXZ\0\0garbage"[..], b"\x28\xb5\x2f\xfdgarbage", b"\x02\x21\x4c\x18\x08\0\0\0cut"] {
+        for bad in [&b"\xfd7zXZ\0\0garbage"[..], b"\x28\xb5\x2f\xfdgarbage", b"\x02\x21\x4c\x18\x08\0\0\0cut"]
+        {
             assert!(unpack(bad, 100).is_err());
         }
     }

@@ -23,7 +23,9 @@ pub(crate) fn fetch(series: &str, folder: &Path) -> anyhow::Result<Unpacked> {
     let home = folder.join("kernels").join(format!("debian-{series}"));
     if !home.is_dir() {
         if !apt::is_here() {
-            bail!("debian:{series} is fetched by apt, which is not here; name a kernel of your own by --kernel PATH");
+            bail!(
+                "debian:{series} is fetched by apt, which is not here; name a kernel of your own by --kernel PATH"
+            );
         }
         eprintln!("fetching Debian's Linux {series}");
         download(series, folder, &home)?;
@@ -35,7 +37,8 @@ pub(crate) fn fetch(series: &str, folder: &Path) -> anyhow::Result<Unpacked> {
 fn unpacked(home: &Path) -> anyhow::Result<Unpacked> {
     let only = |folder: PathBuf, prefix: &str| -> anyhow::Result<PathBuf> {
         let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        let mut found = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+        let mut found =
+            entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         let first = found.next().with_context(|| format!("there is no {prefix}* in {}", folder.display()))?;
         Ok(first.path())
     };

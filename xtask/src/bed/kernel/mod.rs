@@ -35,7 +35,8 @@ impl FromStr for Spec {
             return if text.is_empty() { Err(what.into()) } else { Ok(Self::Path(text.into())) };
         };
         let numbers: Vec<_> = series.split('.').collect();
-        let number = |text: &&str| !text.is_empty() && text.len() < 4 && text.bytes().all(|b| b.is_ascii_digit());
+        let number =
+            |text: &&str| !text.is_empty() && text.len() < 4 && text.bytes().all(|b| b.is_ascii_digit());
         if numbers.len() == 2 && numbers.iter().all(number) {
             Ok(Self::Debian(series.to_owned()))
         } else {
@@ -67,20 +68,30 @@ impl Kernel {
                 let release = release()?;
                 let image = PathBuf::from(format!("/boot/vmlinuz-{release}"));
                 if !image.is_file() {
-                    bail!("{} is not there, so this machine's own kernel cannot be booted; name another by --kernel", image.display());
+                    bail!(
+                        "{} is not there, so this machine's own kernel cannot be booted; name another by --kernel",
+                        image.display()
+                    );
                 }
                 (release.clone(), image, Some(PathBuf::from(format!("/lib/modules/{release}"))))
             }
             Spec::Path(path) => {
                 let image = path.join("arch/x86/boot/bzImage");
                 if path.is_dir() && !image.is_file() {
-                    bail!("{} is not there: build the kernel first, or name the image itself", image.display());
+                    bail!(
+                        "{} is not there: build the kernel first, or name the image itself",
+                        image.display()
+                    );
                 }
                 if !path.exists() {
                     bail!("{}: there is no such kernel", path.display());
                 }
                 let tree = path.is_dir();
-                (path.display().to_string(), if tree { image } else { path.clone() }, tree.then(|| path.clone()))
+                (
+                    path.display().to_string(),
+                    if tree { image } else { path.clone() },
+                    tree.then(|| path.clone()),
+                )
             }
         };
         let image = bootable(&image, &folder.join("kernels"))?;
@@ -110,7 +121,8 @@ mod tests {
         assert_eq!("debian:6.12".parse(), Ok(Spec::Debian("6.12".into())));
         assert_eq!("host".parse(), Ok(Spec::Host));
         assert_eq!("./host".parse(), Ok(Spec::Path("./host".into())));
-        for wrong in ["", "debian:", "debian:6", "debian:6.", "debian:6.x", "debian:../..", "debian:6.12; rm"] {
+        for wrong in ["", "debian:", "debian:6", "debian:6.", "debian:6.x", "debian:../..", "debian:6.12; rm"]
+        {
             assert!(wrong.parse::<Spec>().is_err(), "{wrong}");
         }
     }

@@ -68,7 +68,9 @@ impl Modules {
             let folder = self.folder.display();
             match by {
                 Some(by) => bail!("module {by} needs {name}, which is neither in {folder} nor built in"),
-                None => bail!("there is no module {name} in {folder}, and its modules.builtin does not name it"),
+                None => {
+                    bail!("there is no module {name} in {folder}, and its modules.builtin does not name it")
+                }
             }
         };
         if path.iter().any(|above| above == name) {

@@ -7,7 +7,7 @@ use super::*;
 const UP: &str = r#"{"event":"bed-up"}"#;
 const HEADER: &str = r#"{"event":"header","seed":1}"#;
 const EXIT: &str = r#"{"event":"exit","status":1}"#;
-const PATIENCE: Patience = Patience { boot: Duration::from_secs(60), results: Duration::from_secs(180) };
+const PATIENCE: Patience = Patience { boot: Duration::from_mins(1), results: Duration::from_mins(3) };
 
 fn started(case: &str) -> String {
     format!(r#"{{"event":"started","case":"{case}","at":"now"}}"#)
@@ -108,7 +108,11 @@ fn a_panic_costs_the_case_that_ran_and_the_next_boot_goes_on() {
         [None, lost(Loss::Crash, &["Kernel panic: b"]), lost(Loss::Timeout, &["Linux version", ""])]
     );
     assert_eq!(bed.journal().len(), 9);
-    assert!(bed.remarks[0].contains("a.b") && bed.remarks[1].contains("went silent while a.d"), "{:?}", bed.remarks);
+    assert!(
+        bed.remarks[0].contains("a.b") && bed.remarks[1].contains("went silent while a.d"),
+        "{:?}",
+        bed.remarks
+    );
 }
 
 #[test]
@@ -126,9 +130,11 @@ fn a_bed_that_never_comes_up_is_not_tried_again_and_says_its_last_words() {
 
 #[test]
 fn boots_without_a_verdict_end_the_run() {
-    let mut bed = Fake::default()
-        .boot(&[UP, HEADER, &started("a.a")], off, "Kernel panic: first")
-        .boot(&[UP], off, "Kernel panic: second");
+    let mut bed = Fake::default().boot(&[UP, HEADER, &started("a.a")], off, "Kernel panic: first").boot(
+        &[UP],
+        off,
+        "Kernel panic: second",
+    );
     let error = bed.fails();
     assert!(error.contains("without any verdict") && error.contains("second"), "{error}");
 }
@@ -146,7 +152,8 @@ fn a_kernel_that_always_dies_is_given_up() {
 
 #[test]
 fn garbage_is_not_kept_and_an_interrupted_run_is_gone_on_with() {
-    let mut bed = Fake::default().boot(&["garbage", UP, "{}", &started("a.b"), &finished("a.b"), EXIT], never, "");
+    let mut bed =
+        Fake::default().boot(&["garbage", UP, "{}", &started("a.b"), &finished("a.b"), EXIT], never, "");
     assert_eq!(run(&mut bed, PATIENCE, true).unwrap(), 1);
     assert_eq!(bed.resumes, [Some(Resume { lost: None })]);
     assert_eq!(bed.journal(), [started("a.b"), finished("a.b")]);
