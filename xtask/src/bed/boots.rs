@@ -90,7 +90,7 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
 fn a_bed_that_does_not_come_up_says_why() {
     let mut lab = Lab::new();
     // The kernel refuses the value and with it the module.
-    lab.plan.params = "npt=no-number".parse().expect(WHY);
+    lab.plan.params = "npt=7".parse().expect(WHY);
     let error = format!("{:#}", lab.run().1.expect_err(WHY));
     assert!(error.contains("cannot load module kvm_amd.ko"), "{error}");
     assert!(error.contains("invalid for parameter"), "{error}");

@@ -25,6 +25,16 @@ impl Params {
         own.map(|((_, name), value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
+    /// Fails if this module has no such parameter; the kernel would only ignore it.
+    pub(crate) fn check(&self, module: &str, known: &[String]) -> anyhow::Result<()> {
+        for (owner, name) in self.0.keys() {
+            if owner == module && !known.contains(name) {
+                anyhow::bail!("{module} has no parameter {name}; it has {}", known.join(", "));
+            }
+        }
+        Ok(())
+    }
+
     /// The parameters of every module, as the kernel's command line takes them for what is built in.
     pub(crate) fn words(&self) -> Vec<String> {
         self.0.iter().map(|((module, name), value)| format!("{module}.{name}={value}")).collect()
@@ -85,6 +95,9 @@ mod tests {
         assert_eq!(both.to_string(), "kvm.ignore_msrs=1+npt=1+vgif=1");
         assert_eq!(both.to_string().parse(), Ok(both));
         assert_eq!("default".parse(), Ok(Params::default()));
+        let known = ["npt".to_owned(), "vgif".to_owned()];
+        assert!(params.check("kvm_amd", &known).is_ok());
+        assert!(params.check("kvm_amd", &known[..1]).unwrap_err().to_string().contains("no parameter vgif"));
     }
 
     #[test]

@@ -53,6 +53,9 @@ struct Run<'a> {
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
     let params = plan.params.and(params);
     let modules = plan.kernel.to_load(MODULE)?;
+    for module in &modules {
+        params.check(&module.name, &module.params)?;
+    }
     let journal = folder.journal()?;
     let mut run = Run { plan, params, folder, journal, modules };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);

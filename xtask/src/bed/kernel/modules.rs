@@ -23,6 +23,8 @@ pub(crate) struct Module {
     pub(crate) name: String,
     /// The module itself.
     pub(crate) content: Vec<u8>,
+    /// The names of its parameters.
+    pub(crate) params: Vec<String>,
 }
 
 /// What a folder of modules holds.
@@ -79,16 +81,14 @@ impl Modules {
         let named = || format!("{}", file.display());
         let packed = fs::read(file).with_context(named)?;
         let content = unpack(&packed, LARGEST).with_context(named)?;
-        let needs = match self.listed.get(name) {
-            Some(listed) => listed.clone(),
-            None => depends(&content).with_context(named)?,
-        };
+        let info = Info::of(&content).with_context(named)?;
+        let needs = self.listed.get(name).unwrap_or(&info.depends);
         path.push(name.to_owned());
         for need in needs {
-            self.visit(&need, Some(name), path, order)?;
+            self.visit(need, Some(name), path, order)?;
         }
         path.pop();
-        order.push(Module { name: name.to_owned(), content });
+        order.push(Module { name: name.to_owned(), content, params: info.params });
         Ok(())
     }
 }
@@ -138,15 +138,26 @@ fn dependencies(line: &str) -> Option<(String, Vec<String>)> {
     Some((name_of(module)?, needs))
 }
 
-/// What `depends=` in a module's `.modinfo` names.
-fn depends(module: &[u8]) -> anyhow::Result<Vec<String>> {
-    let file: ElfFile64 = ElfFile64::parse(module).context("it is no module")?;
-    let section = file.section_by_name(".modinfo").context("it has no .modinfo")?;
-    let data = section.data().context("its .modinfo cannot be read")?;
-    let entries = data.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
-    let lists = entries.filter_map(|entry| entry.strip_prefix("depends="));
-    let names = lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
-    Ok(names.map(|name| name.replace('-', "_")).collect())
+/// What a module's `.modinfo` tells.
+#[derive(Debug, PartialEq, Eq)]
+struct Info {
+    depends: Vec<String>,
+    params: Vec<String>,
+}
+
+impl Info {
+    fn of(module: &[u8]) -> anyhow::Result<Self> {
+        let file: ElfFile64 = ElfFile64::parse(module).context("it is no module")?;
+        let section = file.section_by_name(".modinfo").context("it has no .modinfo")?;
+        let data = section.data().context("its .modinfo cannot be read")?;
+        let entries = || data.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
+        let lists = entries().filter_map(|entry| entry.strip_prefix("depends="));
+        let names = lists.flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
+        let depends = names.map(|name| name.replace('-', "_")).collect();
+        let types = entries().filter_map(|entry| entry.strip_prefix("parmtype="));
+        let params = types.filter_map(|text| Some(text.split_once(':')?.0.to_owned())).collect();
+        Ok(Self { depends, params })
+    }
 }
 
 #[cfg(test)]

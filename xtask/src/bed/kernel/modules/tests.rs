@@ -110,7 +110,7 @@ fn a_circle_and_garbage_are_mistakes_not_hangs() {
     assert!(tree.order("c").unwrap_err().contains("no module"));
     let whole = module(b"depends=b\0");
     for cut in 0..whole.len() {
-        assert!(depends(&whole[..cut]).is_err(), "{cut}");
+        assert!(Info::of(&whole[..cut]).is_err(), "{cut}");
     }
 }
 
@@ -119,10 +119,11 @@ fn a_root_with_one_release_stands_for_it_and_packed_modules_are_unpacked() {
     use std::io::Write;
     let tree = Tree::new();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&module(b"depends=\0")).unwrap();
+    gzip.write_all(&module(b"parmtype=npt:bool\0depends=\0")).unwrap();
     tree.put("lib/modules/6.1/kernel/kvm-amd.ko.gz", &gzip.finish().unwrap());
     let modules = Modules::in_folder(tree.0.path()).unwrap().to_load("kvm_amd").unwrap();
-    assert_eq!(modules, [Module { name: "kvm_amd".into(), content: module(b"depends=\0") }]);
+    let content = module(b"parmtype=npt:bool\0depends=\0");
+    assert_eq!(modules, [Module { name: "kvm_amd".into(), content, params: vec!["npt".into()] }]);
     tree.put("lib/modules/6.2/x", b"");
     assert!(Modules::in_folder(tree.0.path()).unwrap_err().to_string().contains("2 releases"));
 }
