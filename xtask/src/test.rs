@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
@@ -57,13 +56,6 @@ pub(crate) fn check_bed() -> anyhow::Result<()> {
         bail!("the suite does not hold in the bed amd (exit status {status})");
     }
     Ok(())
-}
-
-/// Prints the verdicts of several runs side by side; the exit status is 1 if one deviates.
-pub(crate) fn compare<'a>(runs: impl Iterator<Item = &'a Path>) -> anyhow::Result<u8> {
-    let status = runner().arg("compare").args(runs).status().context("cannot start cargo")?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    code.with_context(|| format!("`exitspec compare` fails ({status})"))
 }
 
 /// The runner's verb `test` with this workspace's manifests and payloads.

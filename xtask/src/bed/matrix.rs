@@ -1,10 +1,11 @@
 //! The same suite under several module parameters, a machine for each, and one table at the end.
 
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::folder::RunFolder;
 use super::params::Params;
@@ -45,7 +46,12 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     let mut status = done.iter().map(|(_, status, _)| *status).max().unwrap_or_default();
     if !folders.is_empty() {
         println!();
-        status = status.max(crate::test::compare(folders.iter().map(|folder| folder.path()))?);
+        // The runner for the bed runs here as well, and it is built already.
+        let mut compare = Command::new(&plan.suite.runner);
+        compare.arg("compare").args(folders.iter().map(|folder| folder.path()));
+        let ended = compare.status().context("cannot start the runner to compare")?;
+        let code = ended.code().and_then(|code| u8::try_from(code).ok());
+        status = status.max(code.with_context(|| format!("`exitspec compare` fails ({ended})"))?);
     }
     Ok(status)
 }

@@ -108,7 +108,8 @@ fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> anyhow::Result<Plan
         kernel_args: args.kernel_args.clone(),
         boot_timeout: Duration::from_secs(args.boot_timeout),
         silence: SILENCE,
-        shown: true,
+        // The words of several machines at once would mean nothing; they are in the runs' folders.
+        shown: args.matrix.is_none() || args.jobs == 1,
         environment: Vec::new(),
     })
 }
