@@ -32,6 +32,8 @@ fn main() {
     if let Some(results) = &results {
         say(results, &event);
     }
+    // The console is slower than the power switch.
+    let _ = tcdrain(std::io::stderr());
     // Returning from here would panic the kernel, which also ends the machine, only less politely.
     if let Err(error) = reboot(RebootCommand::PowerOff) {
         eprintln!("bed-init: cannot switch off: {error}");
@@ -61,7 +63,11 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
         load(module)?;
     }
     if !Path::new(&config.device).exists() {
-        return Err(format!("there is no {} after its modules are loaded", config.device));
+        return Err(format!(
+            "there is no {} although KVM's modules are loaded: {}; a kernel with KVM as modules needs --modules DIR",
+            config.device,
+            loaded(&config.modules)
+        ));
     }
     say(results, &Event::BedUp);
     let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
@@ -86,6 +92,11 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.ok_or_else(|| format!("{program} ended without an exit status"))
+}
+
+fn loaded(modules: &[Module]) -> String {
+    let names: Vec<&str> = modules.iter().map(|module| module.file.as_str()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// Writes what the runner says to the line for text, whole lines at a time, each with a mark.

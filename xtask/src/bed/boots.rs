@@ -30,7 +30,8 @@ impl Lab {
             waivers: None,
         };
         let (args, _) = BedArgs::split(&[]);
-        let mut plan = plan(&args, RunnerArgs::default(), suite).expect(WHY);
+        let mut plan =
+            plan(&args, RunnerArgs::default(), suite).unwrap_or_else(|trouble| panic!("{trouble:?}"));
         plan.shown = false;
         Self { folder, plan }
     }

@@ -54,7 +54,8 @@ pub(crate) fn run(args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<u8> {
     let suite = suite(&runner)?;
     let plan = match plan(args, runner, suite) {
         Ok(plan) => plan,
-        Err(error) => return Ok(unusable(&error)),
+        Err(Trouble::Usage(error)) => return Err(error),
+        Err(Trouble::Unusable(error)) => return Ok(unusable(&error)),
     };
     match &args.matrix {
         Some(list) => matrix::run(&plan, list, args.jobs.into()),
@@ -88,12 +89,30 @@ fn suite(runner: &RunnerArgs) -> anyhow::Result<Suite> {
     })
 }
 
-/// Finds QEMU and the kernel.
-fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> anyhow::Result<Plan> {
+/// Why there is no plan.
+#[derive(Debug)]
+enum Trouble {
+    /// The user's mistake.
+    Usage(anyhow::Error),
+    /// This machine lacks something.
+    Unusable(anyhow::Error),
+}
+
+/// Finds QEMU and the kernel, and checks that the parameters are the modules' own.
+fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<Plan, Trouble> {
     let folder = folder();
-    let qemu = qemu::find(&folder)?;
+    let qemu = qemu::find(&folder).map_err(Trouble::Unusable)?;
     let spec = args.kernel.clone().unwrap_or_else(|| Spec::Debian(DEFAULT_KERNEL.to_owned()));
-    let kernel = Kernel::find(&spec, args.modules.as_deref(), &folder)?;
+    let kernel = Kernel::find(&spec, args.modules.as_deref(), &folder).map_err(|error| match spec {
+        Spec::Debian(_) => Trouble::Unusable(error),
+        Spec::Host | Spec::Path(_) => Trouble::Usage(error),
+    })?;
+    let modules = kernel.to_load(amd::MODULE).map_err(Trouble::Usage)?;
+    for params in args.params.iter().chain(args.matrix.iter().flatten()) {
+        for module in &modules {
+            params.check(&module.name, &module.params).map_err(Trouble::Usage)?;
+        }
+    }
     eprintln!("bed      amd: QEMU {}, kernel {}", qemu.version, kernel.name);
     if let Some(remark) = qemu.remark() {
         eprintln!("         {remark}");
@@ -102,6 +121,7 @@ fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> anyhow::Result<Plan
     Ok(Plan {
         qemu,
         kernel,
+        modules,
         suite,
         runner,
         params,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bed_init::{CONFIG, Config, MODULES};
 
-use super::amd::{Amd, MODULE, Parts};
+use super::amd::{Amd, Parts};
 use super::channel::Relay;
 use super::folder::RunFolder;
 use super::initramfs::Initramfs;
@@ -27,6 +27,8 @@ const SLOWER: f64 = 5.0;
 pub(crate) struct Plan {
     pub(crate) qemu: Qemu,
     pub(crate) kernel: Kernel,
+    /// KVM's modules, in the order in which they are loaded.
+    pub(crate) modules: Vec<Module>,
     pub(crate) suite: Suite,
     pub(crate) runner: RunnerArgs,
     pub(crate) params: Params,
@@ -46,18 +48,13 @@ struct Run<'a> {
     params: Params,
     folder: &'a RunFolder,
     journal: File,
-    modules: Vec<Module>,
 }
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
     let params = plan.params.and(params);
-    let modules = plan.kernel.to_load(MODULE)?;
-    for module in &modules {
-        params.check(&module.name, &module.params)?;
-    }
     let journal = folder.journal()?;
-    let mut run = Run { plan, params, folder, journal, modules };
+    let mut run = Run { plan, params, folder, journal };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
     session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
@@ -93,7 +90,7 @@ impl Run<'_> {
                 }
             }
         }
-        let modules = self.modules.iter().map(|module| bed_init::Module {
+        let modules = self.plan.modules.iter().map(|module| bed_init::Module {
             file: format!("{}.ko", module.name),
             params: self.params.of(&module.name),
         });
@@ -134,7 +131,7 @@ impl Run<'_> {
         if let Some(path) = &suite.waivers {
             archive.copy("suite/waivers.toml", 0o644, path)?;
         }
-        for module in &self.modules {
+        for module in &self.plan.modules {
             archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.content).context(cannot)?;
         }
         if let Some(Resume { lost }) = resume {

@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bed_init::Event;
 
 use super::console::excerpt;
@@ -108,7 +108,7 @@ pub(crate) fn run(bed: &mut dyn Bed, patience: Patience, interrupted: bool) -> a
         let end = follow(bed, &mut *machine, &mut seen, patience);
         let console = machine.stop()?;
         let last = || -> String { excerpt(&console).iter().map(|line| format!("\n    {line}")).collect() };
-        let loss = match end.with_context(|| format!("the machine's console ended with:{}", last()))? {
+        let loss = match end.map_err(|error| anyhow!("{error:#}; the console ended with:{}", last()))? {
             End::Done(status) => return Ok(status),
             End::Lost(loss) => loss,
         };
