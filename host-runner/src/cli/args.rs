@@ -111,9 +111,9 @@ pub(super) struct TestArgs {
     /// Take known deviations for what they are: failures
     #[arg(long, conflicts_with = "waivers")]
     pub(super) no_waivers: bool,
-    /// Waivers [default: waivers/BACKEND.toml and waivers/bed-BED.toml in the folder of manifests]
+    /// Waivers, one file or several [default: waivers/BACKEND.toml and waivers/bed-BED.toml in the folder of manifests]
     #[arg(long, value_name = "FILE")]
-    pub(super) waivers: Option<PathBuf>,
+    pub(super) waivers: Vec<PathBuf>,
     /// Go on with a run that was interrupted [default: the newest]
     #[arg(long, value_name = "RUN", num_args = 0..=1, require_equals = true,
           conflicts_with_all = ["filters", "skip", "exact", "list", "ignored", "include_ignored"])]

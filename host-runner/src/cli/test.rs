@@ -83,13 +83,11 @@ fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite
     }
     let folder = places.sources.manifests.join("waivers");
     let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
-    let files = match &args.waivers {
-        Some(path) => vec![path.clone()],
-        None => defaults.iter().map(|name| folder.join(name)).collect(),
-    };
+    let wanted = !args.waivers.is_empty();
+    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
     for path in files {
         let ids = suite.cases().iter().map(|case| case.id.as_str());
-        waivers.add(&path, args.waivers.is_some(), ids, host).map_err(Stop::Usage)?;
+        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
     }
     Ok(waivers)
 }
