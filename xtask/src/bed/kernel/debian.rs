@@ -44,7 +44,8 @@ fn unpacked(home: &Path) -> anyhow::Result<Unpacked> {
     };
     // A system with merged folders has its modules below /usr.
     let modules = only(home.join("lib/modules"), "").or_else(|_| only(home.join("usr/lib/modules"), ""))?;
-    Ok(Unpacked { image: only(home.join("boot"), "vmlinuz-")?, modules })
+    let image = only(home.join("boot"), "vmlinuz-").or_else(|_| only(modules.clone(), "vmlinuz"))?;
+    Ok(Unpacked { image, modules })
 }
 
 /// Asks the host's lists, then its sources, then Debian's own.
@@ -72,15 +73,27 @@ fn attempt(series: &str, sources: &Sources, lists: &Path, kernels: &Path, home: 
     let names = apt.names(&format!("linux-image-{series}."))?;
     let package = newest(&names).with_context(|| format!("there is no kernel {series}"))?;
     let draft = tempfile::tempdir_in(kernels).context("cannot make a folder to unpack in")?;
-    let deb = apt.download(package, draft.path())?;
     let tree = draft.path().join("tree");
-    let status = Command::new("dpkg-deb").arg("-x").args([&deb, &tree]).status();
-    if !status.context("cannot start dpkg-deb")?.success() {
-        bail!("dpkg-deb cannot unpack {}", deb.display());
+    let version = package.trim_start_matches("linux-image-");
+    // From Linux 7 on the kernel comes in several packages.
+    for part in ["linux-image-", "linux-binary-", "linux-modules-"] {
+        let part = format!("{part}{version}");
+        if part == package || apt.names(&part)?.contains(&part) {
+            unpack(&apt.download(&part, draft.path())?, &tree)?;
+        }
     }
     unpacked(&tree)?;
     // At once, so that a folder that is there is whole.
     fs::rename(&tree, home).with_context(|| format!("cannot make {}", home.display()))
+}
+
+/// Unpacks a package, and removes it.
+fn unpack(deb: &Path, tree: &Path) -> anyhow::Result<()> {
+    let status = Command::new("dpkg-deb").arg("-x").args([deb, tree]).status();
+    if !status.context("cannot start dpkg-deb")?.success() {
+        bail!("dpkg-deb cannot unpack {}", deb.display());
+    }
+    fs::remove_file(deb).with_context(|| format!("cannot remove {}", deb.display()))
 }
 
 /// The newest kernel for every 64-bit PC: no cloud, no real-time, no unsigned or debugging variant.
