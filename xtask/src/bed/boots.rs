@@ -27,7 +27,7 @@ impl Lab {
             runner: suite::program("bed-fake"),
             manifests: folder.path().join("manifests"),
             payloads: folder.path().join("payloads"),
-            waivers: None,
+            waivers: Vec::new(),
         };
         let (args, _) = BedArgs::split(&[]);
         let mut plan =

@@ -76,9 +76,8 @@ impl Run<'_> {
         };
         command.push(format!("--color={color}"));
         command.push(format!("--again={}", self.again()));
-        if self.plan.suite.waivers.is_some() {
-            command.push("--waivers=/suite/waivers.toml".to_owned());
-        }
+        command
+            .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
         command.extend(runner.rest.iter().cloned());
         match resume {
             None => command.extend(runner.selection.iter().cloned()),
@@ -128,8 +127,8 @@ impl Run<'_> {
         archive.copy_folder("suite/payloads", &suite.payloads, |name| {
             name.extension().is_none() && !is_hidden(name)
         })?;
-        if let Some(path) = &suite.waivers {
-            archive.copy("suite/waivers.toml", 0o644, path)?;
+        for (n, path) in suite.waivers.iter().enumerate() {
+            archive.copy(&format!("suite/waivers-{n}.toml"), 0o644, path)?;
         }
         for module in &self.plan.modules {
             archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.content).context(cannot)?;

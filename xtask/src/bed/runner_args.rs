@@ -14,7 +14,7 @@ pub(crate) struct RunnerArgs {
     pub(crate) selection: Vec<String>,
     pub(crate) manifests: Option<PathBuf>,
     pub(crate) payloads: Option<PathBuf>,
-    pub(crate) waivers: Option<PathBuf>,
+    pub(crate) waivers: Vec<PathBuf>,
     /// `--resume`, and the run if it names one.
     pub(crate) resume: Option<Resumed>,
     /// `--timeout-scale`
@@ -50,7 +50,7 @@ impl RunnerArgs {
             match name {
                 "--manifests" => args.manifests = Some(value()?.into()),
                 "--payloads" => args.payloads = Some(value()?.into()),
-                "--waivers" => args.waivers = Some(value()?.into()),
+                "--waivers" => args.waivers.push(value()?.into()),
                 "--color" => args.color = Some(value()?),
                 "--resume" => {
                     args.resume =
@@ -94,11 +94,13 @@ mod tests {
 
     #[test]
     fn files_and_factors_are_taken_out_and_the_rest_goes_through() {
-        let args = parse("smm --skip x --waivers=w.toml --seed 3 --timeout-scale 2 --exact --color never -q");
+        let args = parse(
+            "smm --skip x --waivers=w.toml --seed 3 --waivers v.toml --timeout-scale 2 --exact --color never -q",
+        );
         let args = args.unwrap();
         assert_eq!(args.selection, ["smm", "--skip=x", "--exact"]);
         assert_eq!(args.rest, ["--seed=3", "-q"]);
-        assert_eq!(args.waivers, Some("w.toml".into()));
+        assert_eq!(args.waivers, [PathBuf::from("w.toml"), "v.toml".into()]);
         assert_eq!(args.timeout_scale, Some(2.0));
         assert_eq!(args.color.as_deref(), Some("never"));
         assert_eq!(parse("--resume").unwrap().resume, Some(Resumed::Newest));

@@ -22,7 +22,7 @@ pub(crate) struct Suite {
     /// The folder of payloads.
     pub(crate) payloads: PathBuf,
     /// Waivers that the user names.
-    pub(crate) waivers: Option<PathBuf>,
+    pub(crate) waivers: Vec<PathBuf>,
 }
 
 /// Builds programs of this workspace without a need for libraries: `what` as cargo takes it.
