@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the configuration is in the initramfs.
 pub const CONFIG: &str = "/bed/config.json";
+/// The terminal for results when the configuration cannot be read.
+pub const RESULTS: &str = "/dev/ttyS2";
 /// Where the modules are in the initramfs.
 pub const MODULES: &str = "/bed/modules";
 

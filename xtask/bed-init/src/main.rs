@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module};
+use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module, RESULTS};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
@@ -21,7 +21,7 @@ const LONGEST: u64 = 64 << 10;
 
 fn main() {
     let config = set_up();
-    let results = config.as_ref().ok().and_then(|config| terminal(&config.results).ok());
+    let results = terminal(config.as_ref().map_or(RESULTS, |config| &config.results)).ok();
     let event = match config.and_then(|config| run(&config, results.as_ref())) {
         Ok(status) => Event::Exit { status },
         Err(message) => {

@@ -51,12 +51,17 @@ const DEFAULT_KERNEL: &str = "6.12";
 
 /// Runs the suite in a bed; the exit status, as the runner's. An error is the user's mistake or ours.
 pub(crate) fn run(args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<u8> {
-    let suite = suite(&runner)?;
+    let suite = suite(&runner);
+    // Building takes longest, so mistakes are looked for before.
     let plan = match plan(args, runner, suite) {
         Ok(plan) => plan,
         Err(Trouble::Usage(error)) => return Err(error),
         Err(Trouble::Unusable(error)) => return Ok(unusable(&error)),
     };
+    if plan.runner.payloads.is_none() {
+        build::run(&build::Args::default())?;
+    }
+    suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])?;
     match &args.matrix {
         Some(list) => matrix::run(&plan, list, args.jobs.into()),
         None => one(&plan),
@@ -74,19 +79,15 @@ fn folder() -> PathBuf {
     build::workspace().join("target").join("beds")
 }
 
-/// Builds what goes into the bed.
-fn suite(runner: &RunnerArgs) -> anyhow::Result<Suite> {
-    if runner.payloads.is_none() {
-        build::run(&build::Args::default())?;
-    }
-    suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])?;
-    Ok(Suite {
+/// What goes into the bed.
+fn suite(runner: &RunnerArgs) -> Suite {
+    Suite {
         init: suite::program("bed-init"),
         runner: suite::program("exitspec"),
         manifests: runner.manifests.clone().unwrap_or_else(|| build::workspace().join("test-manifests")),
         payloads: runner.payloads.clone().unwrap_or_else(build::payloads),
         waivers: runner.waivers.clone(),
-    })
+    }
 }
 
 /// Why there is no plan.

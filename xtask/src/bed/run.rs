@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use bed_init::{CONFIG, Config, MODULES};
+use bed_init::{CONFIG, Config, MODULES, RESULTS};
 
 use super::amd::{Amd, Parts};
 use super::channel::Relay;
@@ -67,7 +67,8 @@ impl Run<'_> {
             ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"]
                 .map(str::to_owned)
                 .into();
-        command.extend(["--run-dir=/tmp/runs", "--bed=amd", "--mirror=/dev/ttyS2"].map(str::to_owned));
+        command.extend(["--run-dir=/tmp/runs", "--bed=amd"].map(str::to_owned));
+        command.push(format!("--mirror={RESULTS}"));
         command.push(format!("--timeout-scale={}", SLOWER * runner.timeout_scale.unwrap_or(1.0)));
         let color = match runner.color.as_deref() {
             None | Some("auto") if self.plan.shown && std::io::stdout().is_terminal() => "always",
@@ -99,7 +100,7 @@ impl Run<'_> {
             command,
             environment: self.plan.environment.iter().cloned().collect(),
             text: "/dev/ttyS1".to_owned(),
-            results: "/dev/ttyS2".to_owned(),
+            results: RESULTS.to_owned(),
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) fn build(what: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a program of [`build`] is.
+/// Where a program of [`build()`] is.
 pub(crate) fn program(name: &str) -> PathBuf {
     target_dir().join(TARGET).join("release").join(name)
 }
