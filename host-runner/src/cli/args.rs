@@ -137,6 +137,9 @@ pub(super) struct TestArgs {
     /// Where every random choice starts
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
+    /// What failures name as the command that repeats them, when this one is not the user's own
+    #[arg(long, value_name = "COMMAND", default_value = "cargo xtask test", hide = true)]
+    pub(super) again: String,
     /// The kernel log
     #[arg(long, value_name = "PATH", default_value = "/dev/kmsg", hide = true)]
     pub(super) kernel_log: PathBuf,

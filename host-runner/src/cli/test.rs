@@ -64,6 +64,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         journal: begun.journal,
         waivers,
         paint,
+        again: args.again.clone(),
         progress: Progress::new(begun.todo.len()),
         timeout_scale,
         outcomes: Mutex::new(begun.done),
@@ -181,7 +182,12 @@ fn conclude(
     let summary = Summary {
         outcomes: &outcomes,
         host,
-        journal: run.journal.as_ref().map(|journal| journal.path().to_owned()),
+        // This machine's files go with it; where the mirror's lines are is known outside alone.
+        journal: run
+            .journal
+            .as_ref()
+            .filter(|_| args.mirror.is_none())
+            .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
     };
     if args.format == Some(Format::Json) {
