@@ -48,12 +48,13 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the whole suite in a bed and comes back; an error unless it conforms.
-pub(crate) fn check_bed() -> anyhow::Result<()> {
-    let (bed, words) = BedArgs::split(&["--bed=amd".into()]);
+/// Runs the suite in a bed, with these words of the command line, and comes back; an error unless it conforms.
+pub(crate) fn check_bed(words: &[&str]) -> anyhow::Result<()> {
+    let line = words.join(" ");
+    let (bed, words) = BedArgs::split(&words.iter().map(OsString::from).collect::<Vec<_>>());
     let status = bed::run(&bed, bed::RunnerArgs::of(&words)?)?;
     if status != 0 {
-        bail!("the suite does not hold in the bed amd (exit status {status})");
+        bail!("`cargo xtask test {line}` does not conform (exit status {status})");
     }
     Ok(())
 }

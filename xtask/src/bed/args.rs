@@ -34,9 +34,9 @@ pub(crate) struct BedArgs {
     #[arg(long, value_name = "PARAMS")]
     pub(crate) params: Vec<Params>,
     /// Run under each of these parameters and compare: npt=0+vgif=0 is one of them, `default` is none
-    /// [without a list: default, npt=0, vgif=0, npt=0+vgif=0]
+    /// [without a list: default, npt=0, vgif=0, nested=0, npt=0+vgif=0]
     #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',',
-          default_missing_value = "default,npt=0,vgif=0,npt=0+vgif=0")]
+          default_missing_value = "default,npt=0,vgif=0,nested=0,npt=0+vgif=0")]
     pub(crate) matrix: Option<Vec<Params>>,
     /// How many of the matrix run at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
