@@ -16,13 +16,11 @@ mod vmcb;
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
+use crate::page::{PAGE, Page, Pages};
 use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
 use crate::{Fault, control, fault};
-use pages::{IOPM, MSRPM, Page, Pages};
+use pages::{IOPM, MSRPM};
 pub use vmcb::{Field, Vmcb, event, exit, field, int_ctl};
-
-/// Bytes of a page.
-const PAGE: usize = 4096;
 
 /// EFER.
 pub const EFER_MSR: u32 = 0xc000_0080;
@@ -105,11 +103,15 @@ impl L2 {
     /// nothing intercepted but VMRUN, as the APM demands, and VMMCALL: which is where L2 ends when `code`
     /// returns. Panics without SVM.
     pub fn new(code: extern "C" fn()) -> Self {
-        assert!(enable().is_ok(), "this CPU refuses EFER.SVME or VM_HSAVE_PA: the case must require cpuid svm");
+        assert!(
+            enable().is_ok(),
+            "this CPU refuses EFER.SVME or VM_HSAVE_PA: the case must require cpuid svm"
+        );
         VMCB.clear();
         IOPM.clear();
         MSRPM.clear();
-        let mut l2 = Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false, catching: 0 };
+        let mut l2 =
+            Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false, catching: 0 };
         let vmcb = &mut l2.vmcb;
         vmcb.intercept(exit::VMRUN);
         vmcb.intercept(exit::VMMCALL);

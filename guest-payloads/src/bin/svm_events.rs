@@ -168,7 +168,9 @@ fn open_in_l1() {
 fn descriptor_tables() -> [[u8; 10]; 2] {
     let mut tables = [[0; 10]; 2];
     // SAFETY: each instruction writes ten bytes.
-    unsafe { asm!("sgdt [{}]", "sidt [{}]", in(reg) &raw mut tables[0], in(reg) &raw mut tables[1], options(nostack)) };
+    unsafe {
+        asm!("sgdt [{}]", "sidt [{}]", in(reg) &raw mut tables[0], in(reg) &raw mut tables[1], options(nostack))
+    };
     tables
 }
 
