@@ -227,6 +227,11 @@ impl L2 {
         pages::VIRTUAL_APIC.word(0x80 / 8) & 0xff
     }
 
+    /// Writes the virtual-APIC page's TPR.
+    pub fn set_virtual_tpr(&mut self, tpr: u64) {
+        pages::VIRTUAL_APIC.set_word(0x80 / 8, tpr);
+    }
+
     /// Makes accesses of a page exit as accesses of the APIC; its guest-physical address.
     pub fn virtualize_apic_accesses(&mut self) -> u64 {
         let address = pages::APIC_ACCESS.address();

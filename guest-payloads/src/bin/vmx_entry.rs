@@ -44,11 +44,11 @@ extern "C" fn vmptrst_in_ring_3() {
     naked_asm!("sub rsp, 8", guest::label!("ring_3_here"), "vmptrst qword ptr [rsp]", "ud2")
 }
 
-/// What VMCALL is for, in ring 3.
+/// As above.
 #[unsafe(naked)]
 #[unsafe(link_section = ".user.text")]
-extern "C" fn vmcall_in_ring_3() {
-    naked_asm!("vmcall", "ud2")
+extern "C" fn vmlaunch_in_ring_3() {
+    naked_asm!("vmlaunch", "ud2")
 }
 
 /// A page of RAM that nothing else uses.
@@ -189,7 +189,7 @@ guest::scenario! {
     /// VMX instructions at CPL 3 in VMX operation.
     fn in_ring_3() {
         let _l2 = L2::new(nothing);
-        for code in [vmptrst_in_ring_3 as extern "C" fn(), vmcall_in_ring_3] {
+        for code in [vmptrst_in_ring_3 as extern "C" fn(), vmlaunch_in_ring_3] {
             let fault = ring3::run(code).unwrap_or_default();
             value("fault", fault.vector);
             value("error code", fault.error);
@@ -262,11 +262,11 @@ guest::scenario! {
     }
 
     /// VM entry with bits of fields flipped, and again with all as it was: `field` and `flip`, to `field-3` and `flip-3`;
-    /// `rflags` bits of RFLAGS too.
+    /// and a VMCS link pointer, `link`.
     fn refused() {
         let mut l2 = L2::new(nothing);
         let pairs = [("field", "flip"), ("field-2", "flip-2"), ("field-3", "flip-3")];
-        let mut flip = |l2: &mut L2| {
+        let flip = |l2: &mut L2| {
             for (field, bits) in pairs {
                 if let (Some(field), Some(bits)) = (arg(field), arg(bits)) {
                     let field = Field(field as u32);
@@ -276,9 +276,11 @@ guest::scenario! {
             }
         };
         flip(&mut l2);
+        l2.vmcs().set(field::LINK_POINTER, arg("link").unwrap_or(u64::MAX));
         let entry = l2.try_run();
         tell_entry(entry);
         flip(&mut l2);
+        l2.vmcs().set(field::LINK_POINTER, u64::MAX);
         tell_entry(l2.try_run());
     }
 
