@@ -68,6 +68,10 @@ code! {
     store: "mov eax, 0x12345678", guest::label!("store_here"), "mov [rbx], eax", "ret";
     jump: "jmp rbx";
 
+    /// Runs the code at RBX, which loads from RDI; makes the page-table entry at RCX hold RDX, and runs it again with
+    /// RSI for RDI, while the TLB still has the old page.
+    run_twice: "mov rax, [rcx]", "mov [rcx], rax", "call rbx", "mov [rcx], rdx", "mov rdi, rsi", "call rbx", "ret";
+
     /// Single accesses of the MSR in ECX.
     rdmsr: guest::label!("rdmsr_here"), "rdmsr", "shl rdx, 32", "or rax, rdx", "ret";
     wrmsr: "mov eax, 0x1000", "xor edx, edx", guest::label!("wrmsr_here"), "wrmsr", "ret";
@@ -397,6 +401,33 @@ guest::scenario! {
         l2.change_nested(SPARE, |_| arg("to").unwrap_or(0) | OPEN);
         tell(l2.run());
         value("rax", l2.regs.rax);
+    }
+
+    /// Makes KVM emulate a load from a device, whose bytes in memory are OUT to port 0x80 by then: the TLB has another page.
+    fn emulated_out() {
+        let mut l2 = prepared(run_twice);
+        l2.intercept_port(0x80, true);
+        let probe = PROBE.0.get() as u64;
+        for (frame, bytes) in [(SPARE, 0x00c3_078b_u32), (SPARE + 0x1000, 0x00c3_80e6)] {
+            // SAFETY: spare RAM: `mov eax, [rdi]; ret`, and `out 0x80, al; ret`.
+            unsafe { guest::mmio::write32(at(frame), bytes) };
+        }
+        // SAFETY: no Rust value is in that page.
+        let done = unsafe {
+            guest::paging::change(probe, |flags| flags - guest::paging::Flags::NO_EXECUTE)
+                .and_then(|()| guest::paging::redirect(probe, SPARE))
+        };
+        guest::check!(done.is_some());
+        // SAFETY: the entry of the page, which stays mapped.
+        let entry = unsafe { guest::paging::entry(probe) }.unwrap_or_default();
+        // SAFETY: the loader's tables are mapped with the rest of physical memory.
+        let old = unsafe { guest::mmio::read64(entry) };
+        l2.regs.rbx = probe;
+        l2.regs.rcx = entry;
+        l2.regs.rdx = old + 0x1000;
+        l2.regs.rdi = at(SPARE);
+        l2.regs.rsi = at(DEVICE);
+        value("exit", l2.run().reason);
     }
 
     /// Loads from, then stores to, a page whose EPT entry records that.

@@ -20,7 +20,7 @@ code! {
     /// One exception each.
     undefined: guest::label!("ud_here"), "ud2", "ret";
     not_canonical: "mov rax, 1", "shl rax, 63", guest::label!("gp_here"), "mov byte ptr [rax], 1", "ret";
-    bad_msr: "mov ecx, 0xffffffff", "xor eax, eax", "xor edx, edx", guest::label!("bad_msr_here"), "wrmsr", "ret";
+    bad_msr: "mov ecx, 0xc0001ffe", "xor eax, eax", "xor edx, edx", guest::label!("bad_msr_here"), "wrmsr", "ret";
     not_mapped: "mov eax, 0xdead0000", guest::label!("pf_here"), "mov byte ptr [rax], 1", "ret";
     not_mapped_read: "mov eax, 0xdead0000", guest::label!("pf_read_here"), "mov al, [rax]", "ret";
     divide: "xor ecx, ecx", "xor edx, edx", guest::label!("de_here"), "div ecx", "ret";
@@ -28,6 +28,9 @@ code! {
     icebp: guest::label!("icebp_here"), ".byte 0xf1", guest::label!("behind_icebp"), "ret";
     no_fpu: "mov rax, cr0", "or rax, 8", "mov cr0, rax", guest::label!("nm_here"), "fninit", "ret";
     step: "pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", guest::label!("stepped"), "nop", "ret";
+    step_sti: "pushfq", "or dword ptr [rsp], 0x100", "popfq", "sti", guest::label!("behind_sti"), "nop", "ret";
+    step_mov_ss: "mov ecx, ss", "pushfq", "or dword ptr [rsp], 0x100", "popfq", "mov ss, ecx", ".byte 0xf1",
+        guest::label!("behind_mov_ss"), "nop", "ret";
     guarded_dr: "mov rax, dr7", "or eax, 0x2000", "mov dr7, rax", guest::label!("gd_here"), "mov rax, dr6", "ret";
 
     /// #UD without any IDT.
@@ -82,6 +85,7 @@ fn tell_count() {
 
 /// L2 with what the case's arguments ask for.
 fn prepared(code: extern "C" fn()) -> L2 {
+    iret(); // ends blocking by NMI that the CPU may have kept from another VM
     let mut l2 = L2::new(code);
     for name in ["intercept", "intercept-too"] {
         if let Some(reason) = arg(name) {
@@ -411,6 +415,9 @@ guest::scenario! {
     fn pending_debug() {
         handle(1, Some(count));
         let mut l2 = prepared(two_nops);
+        // Once without: a page that the host must map first is a case of its own.
+        l2.run();
+        l2.go(two_nops);
         l2.vmcs().set(field::PENDING_DEBUG, arg("pending").unwrap_or(0));
         l2.vmcs().set(field::RFLAGS, 2 | arg("tf").unwrap_or(0) << 8);
         let exit = l2.run();
@@ -462,6 +469,14 @@ guest::scenario! {
         l2.regs.rcx = 0x808;
         tell(l2.run());
         value("tpr", l2.regs.rax & 0xffff_ffff);
+    }
+
+    /// In L1: single-steps STI, or INT1 in the shadow of MOV to SS.
+    fn step_in_shadow() {
+        let code = if arg("mov-ss").is_some() { step_mov_ss } else { step_sti };
+        let fault = catch(|| code()).err().unwrap_or_default();
+        value("vector", fault.vector);
+        value("rip", fault.rip);
     }
 
     /// L2 does OUT, twice.
