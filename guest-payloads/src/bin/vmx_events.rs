@@ -206,9 +206,17 @@ guest::scenario! {
         value("sound", sound.run().reason);
     }
 
-    /// L1 injects `event`, and handles `vector` in L2; `error` and `length` as the event needs. RFLAGS.IF as `if`.
+    /// L1 injects `event`, and handles it in L2; `error` and `length` as the event needs. RFLAGS.IF as `if`. With `warm`,
+    /// all that the delivery of an exception touches is mapped in the host before.
     fn inject() {
         let mut l2 = prepared(two_nops);
+        if arg("warm").is_some() {
+            handle(6, Some(count));
+            l2.vmcs().set(field::ENTRY_EVENT, event::exception(6));
+            l2.run();
+            l2.go(two_nops);
+            COUNT.store(0, Ordering::Relaxed);
+        }
         let event = arg("event").unwrap_or(0);
         handle(event as u8, Some(count));
         l2.vmcs().set(field::ENTRY_EVENT, event);
