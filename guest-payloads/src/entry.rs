@@ -115,6 +115,11 @@ pub fn physical<T>(gpa: u64) -> *mut T {
     (PHYSICAL_OFFSET.load(Ordering::Relaxed) + gpa) as *mut T
 }
 
+/// Guest-physical address of the loader's top-level page table. CR3 holds it, unless a scenario loads another.
+pub fn page_tables() -> u64 {
+    params().map_or(0, |params| params.page_tables)
+}
+
 fn params() -> Option<&'static Params> {
     // SAFETY: the pointer is null, or the loader put at least `Params::SIZE` bytes there, which nobody
     // changes; `Params` consists of integers, for which any bytes are valid.

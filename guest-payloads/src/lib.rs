@@ -33,6 +33,7 @@ pub mod paging;
 pub mod pio;
 pub mod report;
 pub mod ring3;
+pub mod smm;
 pub mod smp;
 pub mod svm;
 pub mod tables;

@@ -25,12 +25,13 @@ impl<const BYTES: usize> Pages<BYTES> {
         Self(UnsafeCell::new([0; BYTES]))
     }
 
-    pub(crate) fn bytes(&self) -> *mut u8 {
-        self.0.get().cast()
+    /// Where `offset` bytes from the start are, as pointer to a `T`.
+    pub(crate) fn at<T>(&self, offset: usize) -> *mut T {
+        (&raw const *self).cast_mut().wrapping_byte_add(offset).cast()
     }
 
     pub(crate) fn address(&self) -> u64 {
-        self.bytes() as u64
+        self.0.get() as u64
     }
 
     pub(crate) fn clear(&self) {
@@ -52,7 +53,7 @@ impl<const BYTES: usize> Pages<BYTES> {
 
     fn checked(&self, at: usize) -> *mut u64 {
         assert!(at < BYTES / 8);
-        self.bytes().cast::<u64>().wrapping_add(at)
+        self.at(8 * at)
     }
 
     /// Sets or clears a bit, counted from the first byte's bit 0.
@@ -65,13 +66,14 @@ impl<const BYTES: usize> Pages<BYTES> {
 /// Second-level page tables for all below 4 GiB, identity-mapped: the first 4 MiB by 4 KiB pages, so that single
 /// ones can be broken, the rest by 2 MiB pages.
 #[derive(Debug)]
-pub(crate) struct Identity([Page; 8]);
+pub(crate) struct Identity(Pages<{ 8 * PAGE }>);
 
 // Which of the tables is what: the root, the pointers below it, a directory for each GiB, two last tables.
 const ROOT: usize = 0;
 const POINTERS: usize = 1;
 const FIRST_DIRECTORY: usize = 2;
 const FIRST_TABLE: usize = 6;
+const LAST_TABLES: usize = 2;
 const ENTRIES: usize = 512;
 
 /// In a directory: a page of 2 MiB.
@@ -79,45 +81,50 @@ const LARGE: u64 = 1 << 7;
 
 impl Identity {
     pub(crate) const fn new() -> Self {
-        Self([const { Page::new() }; 8])
+        Self(Pages::new())
     }
 
     /// Writes the tables anew, with `table` in entries that lead to a table and `page` in those of pages; the root's
     /// address.
     pub(crate) fn build(&self, table: u64, page: u64) -> u64 {
-        let tables = &self.0;
-        for table in tables {
-            table.clear();
-        }
-        tables[ROOT].set_word(0, tables[POINTERS].address() | table);
+        self.0.clear();
+        self.set(ROOT, 0, self.address(POINTERS) | table);
         for gib in 0..4 {
-            let directory = &tables[FIRST_DIRECTORY + gib];
-            tables[POINTERS].set_word(gib, directory.address() | table);
+            self.set(POINTERS, gib, self.address(FIRST_DIRECTORY + gib) | table);
             for entry in 0..ENTRIES {
-                directory.set_word(entry, ((gib * ENTRIES + entry) as u64) << 21 | LARGE | page);
+                let large = (gib * ENTRIES + entry) as u64;
+                self.set(FIRST_DIRECTORY + gib, entry, large << 21 | LARGE | page);
             }
         }
-        for (number, last) in tables[FIRST_TABLE..].iter().enumerate() {
-            tables[FIRST_DIRECTORY].set_word(number, last.address() | table);
+        for number in 0..LAST_TABLES {
+            self.set(FIRST_DIRECTORY, number, self.address(FIRST_TABLE + number) | table);
             for entry in 0..ENTRIES {
-                last.set_word(entry, ((number * ENTRIES + entry) as u64) << 12 | page);
+                let small = (number * ENTRIES + entry) as u64;
+                self.set(FIRST_TABLE + number, entry, small << 12 | page);
             }
         }
-        tables[ROOT].address()
+        self.address(ROOT)
     }
 
     /// Changes the entry of the page at `gpa`, which has 4 KiB below 4 MiB and 2 MiB above; the new entry.
     pub(crate) fn change(&self, gpa: u64, with: impl FnOnce(u64) -> u64) -> u64 {
         let page = (gpa >> 12) as usize;
-        let (table, entry) = if page < 2 * ENTRIES {
+        let (table, entry) = if page < LAST_TABLES * ENTRIES {
             (FIRST_TABLE + page / ENTRIES, page % ENTRIES)
         } else {
             let large = page / ENTRIES;
             (FIRST_DIRECTORY + large / ENTRIES, large % ENTRIES)
         };
-        let table = &self.0[table];
-        let new = with(table.word(entry));
-        table.set_word(entry, new);
+        let new = with(self.0.word(table * ENTRIES + entry));
+        self.set(table, entry, new);
         new
+    }
+
+    fn set(&self, table: usize, entry: usize, value: u64) {
+        self.0.set_word(table * ENTRIES + entry, value);
+    }
+
+    fn address(&self, table: usize) -> u64 {
+        self.0.address() + (table * PAGE) as u64
     }
 }

@@ -1,4 +1,4 @@
-//! Page-table edits: the loader's tables, found by CR3 and reached through the map of physical memory.
+//! Page-table edits: the loader's tables, found by what the host says and reached through the map of physical memory.
 #![expect(unsafe_code, reason = "page tables")]
 
 use core::arch::asm;
@@ -6,7 +6,7 @@ use core::arch::asm;
 use x86_64::structures::paging::{PageTable, PageTableFlags, page_table::PageTableEntry};
 use x86_64::{PhysAddr, VirtAddr};
 
-use crate::{control, entry};
+use crate::entry;
 
 /// Flags of a page.
 pub use x86_64::structures::paging::PageTableFlags as Flags;
@@ -64,7 +64,7 @@ pub unsafe fn entry(address: u64) -> Option<u64> {
 /// changed by the CPU (accessed, dirty) at any time.
 unsafe fn leaf(address: u64, upper: PageTableFlags) -> Option<&'static mut PageTableEntry> {
     let address = VirtAddr::new(address);
-    let mut table = control::read_cr3() & !0xfff;
+    let mut table = entry::page_tables();
     for index in [address.p4_index(), address.p3_index(), address.p2_index()] {
         // SAFETY: the loader's tables lie in RAM, which is mapped; scenarios run one at a time.
         let entry = unsafe { &mut (&mut *entry::physical::<PageTable>(table))[index] };

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use exitspec_protocol::AP_START_VECTOR;
 
 use crate::tables::{self, CPUS};
-use crate::{apic, control, entry};
+use crate::{apic, entry};
 
 // The SIPI names this page. From real mode straight into 64-bit mode: PE and PG in one write to CR0
 // (SDM vol. 3, 10.8.5 wants PAE, CR3 and LME first).
@@ -78,7 +78,7 @@ pub fn prepare(cpu: usize, work: fn()) {
     FINISHED.fetch_and(!(1 << cpu), Ordering::Release);
     // SAFETY: the mailbox is static, and no application processor reads it before its SIPI.
     unsafe {
-        AP_CR3.store(control::read_cr3(), Ordering::Release);
+        AP_CR3.store(entry::page_tables(), Ordering::Release);
         AP_STACK.store(tables::stack_top(cpu), Ordering::Release);
         AP_CPU.store(cpu as u64, Ordering::Release);
     }

@@ -18,7 +18,7 @@ use core::mem::offset_of;
 
 use crate::page::{PAGE, Page, Pages};
 use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
-use crate::{Fault, control, fault};
+use crate::{Fault, arg, control, entry, fault, report};
 use pages::{IOPM, MSRPM};
 pub use vmcb::{Field, Vmcb, event, exit, field, int_ctl};
 
@@ -75,6 +75,14 @@ pub struct Exit {
     pub rip: u64,
 }
 
+impl Exit {
+    /// Reports the values `exit` and `rip`.
+    pub fn tell(&self) {
+        report::value("exit", self.code);
+        report::value("rip", self.rip);
+    }
+}
+
 /// Turns SVM on: EFER.SVME, and a host save area. The fault of a CPU that has none comes back.
 pub fn enable() -> Result<(), Fault> {
     control::write_msr(EFER_MSR, control::read_msr(EFER_MSR)? | SVME)?;
@@ -121,13 +129,29 @@ impl L2 {
         save_segments(vmcb.address());
         flat_segments(vmcb);
         vmcb.set(field::CR0, control::read_cr0());
-        vmcb.set(field::CR3, control::read_cr3());
+        vmcb.set(field::CR3, entry::page_tables());
         vmcb.set(field::CR4, control::read_cr4());
         vmcb.set(field::EFER, control::read_msr(EFER_MSR).unwrap_or(0));
         vmcb.set(field::DR6, 0xffff_0ff0); // at reset (APM vol. 2, table 14-1), as is DR7
         vmcb.set(field::DR7, 0x400);
         vmcb.set(field::G_PAT, 0x0007_0406_0007_0406); // at reset (APM vol. 2, 7.8.2)
         l2.go(code);
+        l2
+    }
+
+    /// As [`new`](L2::new), with what the case's arguments ask for: the intercepts whose exit codes are `intercept` and
+    /// `intercept-too`, that of the port `intercept-port`, and `nested-paging`.
+    pub fn of_case(code: extern "C" fn()) -> Self {
+        let mut l2 = Self::new(code);
+        for code in ["intercept", "intercept-too"].into_iter().filter_map(arg) {
+            l2.vmcb.intercept(code);
+        }
+        if let Some(port) = arg("intercept-port") {
+            l2.intercept_port(port as u16, true);
+        }
+        if arg("nested-paging").is_some() {
+            l2.nest_pages();
+        }
         l2
     }
 

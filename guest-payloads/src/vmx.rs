@@ -8,22 +8,25 @@
 //! value("exit", l2.run().reason);
 //! ```
 //! It knows the SDM, not what KVM makes of it. For the boot processor only.
-#![expect(unsafe_code, reason = "VM entries, and descriptor tables")]
+#![expect(unsafe_code, reason = "VM entries, and names for the host")]
 
+mod entry;
 mod instructions;
+mod names;
 mod pages;
+mod setup;
 mod vmcs;
 
-use core::arch::{asm, naked_asm};
-use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::page::{PAGE, Page, Pages};
-use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
 use crate::{Fault, control, fault};
+pub use entry::Registers;
+use entry::{enter, returned};
 pub use instructions::{Fail, vmclear, vmptrld, vmptrst, vmread, vmwrite, vmxoff, vmxon};
+pub use names::{Field, controls, event, exit, field};
 pub use pages::{invept, invvpid};
-pub use vmcs::{BASIC_MSR, EPT_VPID_MSR, Field, MISC_MSR, Vmcs, controls, event, exit, field, offers};
+pub use vmcs::{BASIC_MSR, EPT_VPID_MSR, MISC_MSR, Vmcs, offers};
 
 /// CR4.VMXE: VMX instructions exist.
 pub const VMXE: u64 = 1 << 13;
@@ -38,28 +41,6 @@ static VMCS: Page = Page::new();
 static REGION: Page = Page::new();
 static STACK: Pages<{ 4 * PAGE }> = Pages::new();
 static ON: AtomicBool = AtomicBool::new(false);
-
-/// L2's general registers but RSP, which the VMCS holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C)]
-#[expect(missing_docs, reason = "register names")]
-pub struct Registers {
-    pub rax: u64,
-    pub rbx: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rbp: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
-    pub r11: u64,
-    pub r12: u64,
-    pub r13: u64,
-    pub r14: u64,
-    pub r15: u64,
-}
 
 /// A VM exit, from the VMCS. Which of the fields mean something depends on the reason (SDM vol. 3C, "Recording VM-Exit
 /// Information and Updating VM-entry Control Fields").
@@ -158,9 +139,9 @@ impl L2 {
             Self { vmcs: Vmcs::new(&VMCS), regs: Registers::default(), launched: false, catching: 0 };
         l2.make_current();
         let vmcs = &mut l2.vmcs;
-        set_controls(vmcs);
-        set_host_state(vmcs);
-        set_guest_state(vmcs);
+        setup::set_controls(vmcs);
+        setup::set_host_state(vmcs);
+        setup::set_guest_state(vmcs);
         l2.go(code);
         l2
     }
@@ -314,222 +295,4 @@ impl L2 {
         let rip = self.vmcs.get(field::RIP);
         self.vmcs.set(field::RIP, rip + bytes);
     }
-}
-
-/// 64-bit L1 and L2, no exits that are not asked for.
-fn set_controls(vmcs: &mut Vmcs) {
-    for controls in
-        [field::PIN_CONTROLS, field::PROCESSOR_CONTROLS, field::EXIT_CONTROLS, field::ENTRY_CONTROLS]
-    {
-        vmcs.set(controls, vmcs::required(controls));
-    }
-    for control in [
-        controls::HOST_64_BIT,
-        controls::GUEST_64_BIT,
-        controls::LOAD_DEBUG,
-        controls::SAVE_DEBUG,
-        controls::MSR_BITMAPS,
-    ] {
-        vmcs.control(control, true);
-    }
-    vmcs.set(field::MSR_BITMAPS, pages::MSR_BITMAPS.address());
-    vmcs.set(field::IO_BITMAP_A, pages::IO_BITMAPS.address());
-    vmcs.set(field::IO_BITMAP_B, pages::IO_BITMAPS.address() + PAGE as u64);
-    if offers(controls::SECONDARY) {
-        vmcs.set(field::PROCESSOR_CONTROLS_2, 0);
-    }
-    for zero in [
-        field::EXCEPTIONS,
-        field::PF_MASK,
-        field::PF_MATCH,
-        field::CR3_TARGETS,
-        field::EXIT_STORE_COUNT,
-        field::EXIT_LOAD_COUNT,
-        field::ENTRY_LOAD_COUNT,
-        field::ENTRY_EVENT,
-        field::CR0_MASK,
-        field::CR4_MASK,
-        field::TSC_OFFSET,
-    ] {
-        vmcs.set(zero, 0);
-    }
-}
-
-/// What a VM exit loads: L1 as it is.
-fn set_host_state(vmcs: &mut Vmcs) {
-    vmcs.set(field::HOST_CR0, control::read_cr0());
-    vmcs.set(field::HOST_CR3, control::read_cr3());
-    vmcs.set(field::HOST_CR4, control::read_cr4());
-    for (segment, selector) in [
-        (field::CS, KERNEL_CS),
-        (field::SS, KERNEL_DS),
-        (field::DS, KERNEL_DS),
-        (field::ES, KERNEL_DS),
-        (field::FS, 0),
-        (field::GS, 0),
-        (field::TR, task_register()),
-    ] {
-        vmcs.set(field::host_selector(segment), selector.into());
-    }
-    vmcs.set(field::HOST_FS_BASE, vmcs::msr(0xc000_0100));
-    vmcs.set(field::HOST_GS_BASE, vmcs::msr(0xc000_0101));
-    vmcs.set(field::HOST_TR_BASE, task_state().0);
-    vmcs.set(field::HOST_GDTR_BASE, GDT_POINTER.base);
-    vmcs.set(field::HOST_IDTR_BASE, IDT_POINTER.base);
-    vmcs.set(field::HOST_SYSENTER_CS, vmcs::msr(0x174));
-    vmcs.set(field::HOST_SYSENTER_ESP, vmcs::msr(0x175));
-    vmcs.set(field::HOST_SYSENTER_EIP, vmcs::msr(0x176));
-    unsafe extern "C" {
-        static vmx_exit_here: u8;
-    }
-    vmcs.set(field::HOST_RIP, &raw const vmx_exit_here as u64);
-}
-
-/// What a VM entry loads: as L1, but for what [`L2::go`] sets.
-fn set_guest_state(vmcs: &mut Vmcs) {
-    let cr0 = control::read_cr0();
-    let cr4 = control::read_cr4();
-    for (field, value) in [
-        (field::CR0, cr0),
-        (field::CR0_SHADOW, cr0),
-        (field::CR3, control::read_cr3()),
-        (field::CR4, cr4),
-        (field::CR4_SHADOW, cr4),
-        (field::DR7, 0x400), // at reset (SDM vol. 3A, table 11-1)
-        (field::DEBUGCTL, 0),
-        (field::LINK_POINTER, u64::MAX),
-        (field::INTERRUPTIBILITY, 0),
-        (field::ACTIVITY, 0),
-        (field::PENDING_DEBUG, 0),
-        (field::SYSENTER_CS, vmcs::msr(0x174)),
-        (field::SYSENTER_ESP, vmcs::msr(0x175)),
-        (field::SYSENTER_EIP, vmcs::msr(0x176)),
-    ] {
-        vmcs.set(field, value);
-    }
-    const UNUSABLE: u64 = 1 << 16;
-    let (task, task_limit) = task_state();
-    for (segment, selector, rights, base, limit) in [
-        // 64-bit code, data, and a busy TSS: bits 55:52 and 47:40 of the runtime's descriptors.
-        (field::CS, KERNEL_CS, 0xa09b, 0, 0xffff_ffff),
-        (field::SS, KERNEL_DS, 0xc093, 0, 0xffff_ffff),
-        (field::DS, KERNEL_DS, 0xc093, 0, 0xffff_ffff),
-        (field::ES, KERNEL_DS, 0xc093, 0, 0xffff_ffff),
-        (field::FS, 0, UNUSABLE, 0, 0),
-        (field::GS, 0, UNUSABLE, 0, 0),
-        (field::LDTR, 0, UNUSABLE, 0, 0),
-        (field::TR, task_register(), 0x8b, task, task_limit),
-    ] {
-        vmcs.set(field::selector(segment), selector.into());
-        vmcs.set(field::rights(segment), rights);
-        vmcs.set(field::base(segment), base);
-        vmcs.set(field::limit(segment), limit);
-    }
-    for (table, pointer) in [(field::GDTR, &GDT_POINTER), (field::IDTR, &IDT_POINTER)] {
-        vmcs.set(field::base(table), pointer.base);
-        vmcs.set(field::limit(table), pointer.limit.into());
-    }
-}
-
-/// TR's selector.
-fn task_register() -> u16 {
-    let selector: u16;
-    // SAFETY: stores a register.
-    unsafe { asm!("str {:x}", out(reg) selector, options(nomem, nostack, preserves_flags)) };
-    selector
-}
-
-/// Base and limit of the TSS, from its descriptor.
-fn task_state() -> (u64, u64) {
-    let at = (GDT_POINTER.base + u64::from(task_register() & !7)) as *const u64;
-    // SAFETY: the descriptor of 16 bytes lies in the runtime's GDT.
-    let (low, high) = unsafe { (at.read_volatile(), at.add(1).read_volatile()) };
-    (low >> 16 & 0xff_ffff | (low >> 56) << 24 | high << 32, low & 0xffff)
-}
-
-/// Where L2's function returns to.
-#[unsafe(naked)]
-extern "C" fn returned() {
-    naked_asm!(crate::label!("vmx_returned"), "2:", "vmcall", "jmp 2b")
-}
-
-/// One round trip: registers of L2 loaded, VMLAUNCH or VMRESUME, registers stored. 0: L2 exited; 1: VMfailInvalid; 2:
-/// VMfailValid.
-#[unsafe(naked)]
-unsafe extern "C" fn enter(registers: *mut Registers, resume: bool) -> u64 {
-    naked_asm!(
-        "push rbx; push rbp; push r12; push r13; push r14; push r15",
-        "pushfq",
-        "push rdi",
-        "mov eax, {host_rsp}",
-        "vmwrite rax, rsp", // without a current VMCS it fails as the entry will
-        "test sil, sil",
-        "mov rax, [rdi + {rax}]", // moves leave ZF alone
-        "mov rbx, [rdi + {rbx}]",
-        "mov rcx, [rdi + {rcx}]",
-        "mov rdx, [rdi + {rdx}]",
-        "mov rsi, [rdi + {rsi}]",
-        "mov rbp, [rdi + {rbp}]",
-        "mov r8, [rdi + {r8}]",
-        "mov r9, [rdi + {r9}]",
-        "mov r10, [rdi + {r10}]",
-        "mov r11, [rdi + {r11}]",
-        "mov r12, [rdi + {r12}]",
-        "mov r13, [rdi + {r13}]",
-        "mov r14, [rdi + {r14}]",
-        "mov r15, [rdi + {r15}]",
-        "mov rdi, [rdi + {rdi}]",
-        "jnz 2f",
-        crate::label!("vmlaunch_here"),
-        "vmlaunch",
-        "jmp 3f",
-        "2:",
-        crate::label!("vmresume_here"),
-        "vmresume",
-        "3:",
-        "mov eax, 1",
-        "jc 4f",
-        "mov eax, 2",
-        "4:",
-        "pop rdi",
-        "popfq",
-        "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
-        "ret",
-        crate::label!("vmx_exit_here"),
-        "push rdi",
-        "mov rdi, [rsp + 8]",
-        "mov [rdi + {rax}], rax",
-        "mov [rdi + {rbx}], rbx",
-        "mov [rdi + {rcx}], rcx",
-        "mov [rdi + {rdx}], rdx",
-        "mov [rdi + {rsi}], rsi",
-        "pop qword ptr [rdi + {rdi}]",
-        "mov [rdi + {rbp}], rbp",
-        "mov [rdi + {r8}], r8",
-        "mov [rdi + {r9}], r9",
-        "mov [rdi + {r10}], r10",
-        "mov [rdi + {r11}], r11",
-        "mov [rdi + {r12}], r12",
-        "mov [rdi + {r13}], r13",
-        "mov [rdi + {r14}], r14",
-        "mov [rdi + {r15}], r15",
-        "xor eax, eax",
-        "jmp 4b",
-        host_rsp = const field::HOST_RSP.0,
-        rax = const offset_of!(Registers, rax),
-        rbx = const offset_of!(Registers, rbx),
-        rcx = const offset_of!(Registers, rcx),
-        rdx = const offset_of!(Registers, rdx),
-        rsi = const offset_of!(Registers, rsi),
-        rdi = const offset_of!(Registers, rdi),
-        rbp = const offset_of!(Registers, rbp),
-        r8 = const offset_of!(Registers, r8),
-        r9 = const offset_of!(Registers, r9),
-        r10 = const offset_of!(Registers, r10),
-        r11 = const offset_of!(Registers, r11),
-        r12 = const offset_of!(Registers, r12),
-        r13 = const offset_of!(Registers, r13),
-        r14 = const offset_of!(Registers, r14),
-        r15 = const offset_of!(Registers, r15),
-    )
 }

@@ -181,19 +181,20 @@ impl<'p> Stage<'p> {
             }
         };
         let budget = Duration::from_millis(case.budget.run_ms.into()).mul_f64(self.time_scale);
-        let params = params(case)?;
+        let params = params(case, image.start.cr3)?;
         let mut machine = Machine::new(&self.host, &case.machine, image, &params, entry, budget)?;
         Ok(play(case, self.vendor, self.pio, &mut machine, &places))
     }
 }
 
-/// What the payload is told: its scenario and arguments.
-fn params(case: &Case) -> Result<[u8; Params::SIZE], TargetError> {
+/// What the payload is told: its scenario and arguments, and where its page tables are.
+fn params(case: &Case, page_tables: u64) -> Result<[u8; Params::SIZE], TargetError> {
     let name = |text: &str| {
         Name::new(text)
             .ok_or_else(|| TargetError::Harness(format!("`{text}` is longer than {} bytes", Name::MAX)))
     };
     let mut params = Params::new(name(&case.scenario)?);
+    params.page_tables = page_tables;
     for (slot, (text, value)) in params.args.iter_mut().zip(&case.args) {
         *slot = Arg { name: name(text)?, value: *value };
         params.arg_count += 1;

@@ -1,13 +1,14 @@
 //! `cargo xtask ci`: everything that must hold before a change is taken.
 //!
-//! The suite itself runs where there is a `/dev/kvm`; elsewhere its absence is said, and the rest decides.
+//! The suite itself runs where there is a `/dev/kvm`, and in a bed where there is QEMU or it can be installed;
+//! elsewhere their absence is said, and the rest decides.
 
 use std::path::Path;
 
 use anyhow::Context;
 use xshell::{Shell, cmd};
 
-use crate::{build, schema};
+use crate::{bed, build, schema};
 
 /// `cargo xtask ci`
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,9 @@ pub(crate) struct Args {
     /// Fail where there is no usable /dev/kvm, instead of leaving the suite out.
     #[arg(long)]
     require_kvm: bool,
+    /// Fail where the bed amd cannot be had, instead of leaving it out.
+    #[arg(long)]
+    require_bed: bool,
 }
 
 /// Runs every check, in the order in which a mistake is cheapest to find.
@@ -40,6 +44,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         crate::test::check()?;
     } else {
         println!("\nthere is no /dev/kvm here: the suite itself has not run");
+    }
+    if bed::is_to_be_had() || args.require_bed {
+        step("beds: a kernel that dies");
+        cmd!(sh, "cargo test --quiet --package xtask -- --ignored").run()?;
+        step("the suite in the bed amd");
+        crate::test::check_bed(&["--bed=amd"])?;
+        step("the bed amd with a kernel that lacks fixes");
+        let files = ["waivers/kvm_amd", "waivers/bed-amd", "unfixed/amd-6.1"];
+        let waivers: Vec<_> = files
+            .iter()
+            .map(|name| format!("--waivers={}/test-manifests/{name}.toml", build::workspace().display()))
+            .collect();
+        let mut words = vec!["--bed=amd", "--kernel=debian:6.1"];
+        words.extend(waivers.iter().map(String::as_str));
+        crate::test::check_bed(&words)?;
+    } else {
+        println!("\nno QEMU and no Debian packages here: the suite has not run in the bed amd");
     }
     Ok(())
 }

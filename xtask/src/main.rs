@@ -1,5 +1,6 @@
 //! Developer tasks, one file per verb: `cargo xtask <verb>`.
 
+mod bed;
 mod build;
 mod ci;
 mod schema;
@@ -31,13 +32,13 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Build(args) => build::run(&args),
+        Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
-        Verb::Ci(args) => ci::run(&args),
-        Verb::Schema => schema::run(),
+        Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         // The chain of causes, without the backtrace that RUST_BACKTRACE would add: it is the user's error.
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -1,29 +1,41 @@
-//! `cargo xtask test`: builds guests and runner, then becomes the runner.
+//! `cargo xtask test`: builds guests and runner, then becomes the runner, or runs it in a bed.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, bail};
 
-use crate::build;
+use crate::bed::args::{BedArgs, Where};
+use crate::{bed, build};
 
 /// `cargo xtask test`
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
-    /// Handed to the runner; `--help` shows what it takes.
+    /// A bed's options, and the runner's; `--help` shows both.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    runner: Vec<OsString>,
+    words: Vec<OsString>,
 }
 
-/// Runs the suite from any folder. Returns only if it cannot start; the exit status is the runner's.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    // Listing takes payloads that are not there on trust.
-    if !args.runner.iter().any(|word| word == "--list" || word == "--help") {
+/// Runs the suite from any folder; the exit status is the runner's.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (bed, words) = BedArgs::split(&args.words);
+    let asks = |names: &[&str]| words.iter().any(|word| names.iter().any(|name| word == name));
+    if asks(&["--help", "-h"]) {
+        println!("{}\n", BedArgs::help().trim_end());
+    } else if asks(&["--list"]) {
+        // Listing takes payloads that are not there on trust, and boots nothing.
+    } else if bed.place() == Where::Amd {
+        return bed::run(&bed, bed::RunnerArgs::of(&words)?).map(ExitCode::from);
+    } else {
         build::run(&build::Args::default())?;
     }
-    Err(suite().args(&args.runner).exec()).context("cannot start cargo to run the suite")
+    let mut command = suite();
+    if bed.place() == Where::Amd {
+        command.arg("--bed=amd");
+    }
+    Err(command.args(&words).exec()).context("cannot start cargo to run the suite")
 }
 
 /// Runs the whole suite and comes back; an error unless it conforms.
@@ -32,6 +44,17 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let status = suite().status().context("cannot start cargo to run the suite")?;
     if !status.success() {
         bail!("the suite does not hold ({status})");
+    }
+    Ok(())
+}
+
+/// Runs the suite in a bed, with these words of the command line, and comes back; an error unless it conforms.
+pub(crate) fn check_bed(words: &[&str]) -> anyhow::Result<()> {
+    let line = words.join(" ");
+    let (bed, words) = BedArgs::split(&words.iter().map(OsString::from).collect::<Vec<_>>());
+    let status = bed::run(&bed, bed::RunnerArgs::of(&words)?)?;
+    if status != 0 {
+        bail!("`cargo xtask test {line}` does not conform (exit status {status})");
     }
     Ok(())
 }

@@ -176,6 +176,9 @@ pub struct Params {
     pub scenario: Name,
     /// Its arguments.
     pub args: [Arg; MAX_ARGS],
+    /// Guest-physical address of the loader's top-level page table: CR3 at the start, so that the runtime need not
+    /// read CR3, which is a thing to test.
+    pub page_tables: u64,
 }
 
 impl Params {
@@ -185,7 +188,7 @@ impl Params {
     /// Parameters for a scenario without arguments.
     pub const fn new(scenario: Name) -> Self {
         let none = Arg { name: Name { bytes: [0; Name::MAX] }, value: 0 };
-        Self { magic: PARAMS_MAGIC, arg_count: 0, scenario, args: [none; MAX_ARGS] }
+        Self { magic: PARAMS_MAGIC, arg_count: 0, scenario, args: [none; MAX_ARGS], page_tables: 0 }
     }
 
     /// The bytes as the guest reads them.
@@ -198,6 +201,7 @@ impl Params {
             slot[..Name::MAX].copy_from_slice(&arg.name.bytes);
             slot[Name::MAX..].copy_from_slice(&arg.value.to_le_bytes());
         }
+        out[Self::SIZE - 8..].copy_from_slice(&self.page_tables.to_le_bytes());
         out
     }
 }
@@ -213,7 +217,7 @@ pub struct ScenarioEntry {
 }
 
 const _: () = assert!(Report::SIZE == 80);
-const _: () = assert!(Params::SIZE == 8 + Name::MAX + MAX_ARGS * (Name::MAX + 8));
+const _: () = assert!(Params::SIZE == 8 + Name::MAX + MAX_ARGS * (Name::MAX + 8) + 8);
 const _: () = assert!(size_of::<ScenarioEntry>() == Name::MAX + 8);
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -259,10 +263,13 @@ mod tests {
         let mut params = Params::new(Name::new("abc").unwrap());
         params.arg_count = 1;
         params.args[0] = Arg { name: Name::new("n").unwrap(), value: 7 };
+        params.page_tables = 0x1_2000;
         let bytes = params.to_bytes();
         assert_eq!(&bytes[8..12], b"abc\0");
         let args = core::mem::offset_of!(Params, args);
         assert_eq!(bytes[args], b'n');
         assert_eq!(bytes[args + Name::MAX], 7);
+        let tables = core::mem::offset_of!(Params, page_tables);
+        assert_eq!(bytes[tables..tables + 8], 0x1_2000_u64.to_le_bytes());
     }
 }

@@ -26,12 +26,20 @@ code! {
     stgi: guest::label!("stgi_here"), "stgi", "ret";
     clgi: guest::label!("clgi_here"), "clgi", "ret";
     read_cr3: guest::label!("read_cr3_here"), "mov rax, cr3", "ret";
-    write_cr3: "mov rax, cr3", guest::label!("write_cr3_here"), "mov cr3, rax", "ret";
+    write_cr3: guest::label!("write_cr3_here"), "mov cr3, rbx", "ret";
     write_cr4: "mov rax, cr4", guest::label!("write_cr4_here"), "mov cr4, rax", "ret";
     write_cr8: "mov eax, 5", guest::label!("write_cr8_here"), "mov cr8, rax", "ret";
     write_dr7: "mov eax, 0x400", guest::label!("write_dr7_here"), "mov dr7, rax", "ret";
     int_n: guest::label!("int_here"), "int 0x41", "ret";
     ud2: guest::label!("ud2_here"), "ud2";
+    popf: "push 2", guest::label!("popf_here"), "popfq", "ret";
+    invd: guest::label!("invd_here"), "invd", "ret";
+    sidt: guest::label!("sidt_here"), "sidt [rsp - 16]", "ret";
+    lgdt: "sgdt [rsp - 16]", guest::label!("lgdt_here"), "lgdt [rsp - 16]", "ret";
+    str: guest::label!("str_here"), "str eax", "ret";
+    read_cr0: guest::label!("read_cr0_here"), "mov rax, cr0", "ret";
+    read_dr0: guest::label!("read_dr0_here"), "mov rax, dr0", "ret";
+    rdtscp: guest::label!("rdtscp_here"), "rdtscp", "ret";
     iret: "mov rax, rsp", "push 0x10", "push rax", "pushfq", "push 8", "lea rax, [rip + behind_iret]", "push rax",
         guest::label!("iret_here"), "iretq", guest::label!("behind_iret"), "ret";
 
@@ -62,6 +70,25 @@ code! {
         guest::label!("second_life"), "mov eax, 1", "cpuid", guest::label!("second_hlt"), "hlt";
 }
 
+/// SVM's instructions at CPL 3; the #UD behind them says that they did nothing.
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_vmrun() {
+    core::arch::naked_asm!("mov eax, 0x100000", guest::label!("user_vmrun_here"), "vmrun rax", "ud2")
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_vmload() {
+    core::arch::naked_asm!("mov eax, 0x100000", guest::label!("user_vmload_here"), "vmload rax", "ud2")
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn user_stgi() {
+    core::arch::naked_asm!(guest::label!("user_stgi_here"), "stgi", "ud2")
+}
+
 /// The instruction of an intercept.
 fn instruction(code: u64) -> extern "C" fn() {
     match code {
@@ -85,40 +112,28 @@ fn instruction(code: u64) -> extern "C" fn() {
         exit::WRITE_DR7 => write_dr7,
         exit::SOFTWARE_INTERRUPT => int_n,
         exit::IRET => iret,
+        exit::POPF => popf,
+        exit::INVD => invd,
+        exit::IDTR_READ => sidt,
+        exit::GDTR_WRITE => lgdt,
+        exit::TR_READ => str,
+        exit::READ_CR0 => read_cr0,
+        exit::READ_DR0 => read_dr0,
+        exit::RDTSCP => rdtscp,
         _ => ud2,
     }
 }
 
-/// L2 with what the case's arguments ask for.
-fn prepared(code: extern "C" fn()) -> L2 {
-    let mut l2 = L2::new(code);
-    if let Some(code) = arg("intercept") {
-        l2.vmcb().intercept(code);
-    }
-    if let Some(port) = arg("intercept-port") {
-        l2.intercept_port(port as u16, true);
-    }
-    if arg("nested-paging").is_some() {
-        l2.nest_pages();
-    }
-    l2
-}
-
-fn tell(exit: Exit) {
-    value("exit", exit.code);
-    value("rip", exit.rip);
-}
-
 fn tell_with_info(exit: Exit) {
-    tell(exit);
+    exit.tell();
     value("info1", exit.info1);
     value("info2", exit.info2);
 }
 
 /// Runs `code`, tells the exit and L2's RAX.
 fn run_for_rax(code: extern "C" fn()) {
-    let mut l2 = prepared(code);
-    tell(l2.run());
+    let mut l2 = L2::of_case(code);
+    l2.run().tell();
     value("rax", l2.vmcb().get(field::RAX));
 }
 
@@ -133,37 +148,38 @@ const SPARE: u64 = 0x10_0000;
 guest::scenario! {
     /// Executes the instruction of the intercept `instruction`, whether it is intercepted or not.
     fn one_instruction() {
-        let mut l2 = prepared(instruction(arg("instruction").or(arg("intercept")).unwrap_or(0)));
-        tell(l2.run());
+        let mut l2 = L2::of_case(instruction(arg("instruction").or(arg("intercept")).unwrap_or(0)));
+        l2.run().tell();
     }
 
     /// Executes the instruction of the intercept `intercept`, lets it pass and goes on.
     fn intercept_and_go_on() {
         let intercept = arg("intercept").unwrap_or(0);
-        let mut l2 = prepared(instruction(intercept));
-        tell(l2.run());
+        let mut l2 = L2::of_case(instruction(intercept));
+        l2.regs.rbx = guest::entry::page_tables(); // for the write of CR3
+        l2.run().tell();
         l2.vmcb().pass(intercept);
-        tell(l2.run());
+        l2.run().tell();
     }
 
     /// Flips CR0.TS and CR0.WP.
     fn cr0() {
-        tell(prepared(write_cr0_twice).run());
+        L2::of_case(write_cr0_twice).run().tell();
     }
 
     /// OUT of a byte to port 0x80.
     fn out_to_port() {
-        tell_with_info(prepared(out_byte).run());
+        tell_with_info(L2::of_case(out_byte).run());
     }
 
     /// OUT of a word to ports 0x7f and 0x80.
     fn out_to_two_ports() {
-        tell_with_info(prepared(out_word).run());
+        tell_with_info(L2::of_case(out_word).run());
     }
 
     /// OUTSB to port 0x80.
     fn outs_to_port() {
-        tell_with_info(prepared(outs_byte).run());
+        tell_with_info(L2::of_case(outs_byte).run());
     }
 
     /// IN from port 0x61.
@@ -173,60 +189,60 @@ guest::scenario! {
 
     /// INSB from port 0x61, with the I/O permission map in force but empty.
     fn ins_from_port() {
-        let mut l2 = prepared(ins_byte);
+        let mut l2 = L2::of_case(ins_byte);
         l2.intercept_port(0x61, false);
-        tell(l2.run());
+        l2.run().tell();
         value("rax", l2.vmcb().get(field::RAX));
     }
 
     /// IN that exits, is made good by L1, and goes on.
     fn in_emulated() {
-        let mut l2 = prepared(in_byte);
+        let mut l2 = L2::of_case(in_byte);
         let exit = l2.run();
         tell_with_info(exit);
         l2.vmcb().set(field::RAX, 0x77);
         l2.vmcb().set(field::RIP, exit.info2);
-        tell(l2.run());
+        l2.run().tell();
         value("rax", l2.vmcb().get(field::RAX));
     }
 
     /// Asks for a reset by port 0xcf9.
     fn reset_by_port() {
-        let mut l2 = prepared(reset);
+        let mut l2 = L2::of_case(reset);
         l2.vmcb().intercept(exit::HLT);
-        tell(l2.run());
+        l2.run().tell();
     }
 
     /// Reads a device's memory.
     fn load_from_device() {
-        let mut l2 = prepared(load);
+        let mut l2 = L2::of_case(load);
         l2.regs.rbx = at(0xfe00_0000);
-        tell(l2.run());
+        l2.run().tell();
         value("rax", l2.vmcb().get(field::RAX));
     }
 
     /// Writes a device's memory.
     fn store_to_device() {
-        let mut l2 = prepared(store);
+        let mut l2 = L2::of_case(store);
         l2.regs.rbx = at(0xfe00_0000);
-        tell(l2.run());
+        l2.run().tell();
     }
 
     /// Loads from (or, with `write`, stores to) a page whose nested entry has the flags `flags`; then L1 repairs the
     /// entry, and L2 goes on.
     fn nested_fault() {
-        let mut l2 = prepared(if arg("write").is_some() { store } else { load });
+        let mut l2 = L2::of_case(if arg("write").is_some() { store } else { load });
         l2.nest_pages();
         l2.regs.rbx = at(SPARE + 0x123);
         l2.change_nested(SPARE, |_| SPARE | arg("flags").unwrap_or(0));
         tell_with_info(l2.run());
         l2.change_nested(SPARE, |_| SPARE | 7);
-        tell(l2.run());
+        l2.run().tell();
     }
 
     /// Jumps to a page whose nested entry forbids execution.
     fn nested_no_execute() {
-        let mut l2 = prepared(jump);
+        let mut l2 = L2::of_case(jump);
         l2.nest_pages();
         let target = hlt as *const () as u64;
         l2.regs.rbx = target;
@@ -240,9 +256,9 @@ guest::scenario! {
 
     /// Runs with its root page table absent in the nested tables.
     fn nested_table_absent() {
-        let mut l2 = prepared(hlt);
+        let mut l2 = L2::of_case(hlt);
         l2.nest_pages();
-        let root = control::read_cr3() & !0xfff;
+        let root = guest::entry::page_tables();
         l2.change_nested(root, |_| 0);
         let exit = l2.run();
         value("exit", exit.code);
@@ -252,24 +268,55 @@ guest::scenario! {
 
     /// Loads from a page that the nested tables lead to another: `to`.
     fn nested_elsewhere() {
-        let mut l2 = prepared(load);
+        let mut l2 = L2::of_case(load);
         l2.nest_pages();
         l2.regs.rbx = at(SPARE + 0x40);
         l2.change_nested(SPARE, |_| arg("to").unwrap_or(0) | 7);
-        tell(l2.run());
+        l2.run().tell();
         value("rax", l2.vmcb().get(field::RAX));
+    }
+
+    /// Loads twice from a page that L1 leads elsewhere in between, with a flush of L2's TLB.
+    fn nested_remapped() {
+        let mut l2 = L2::of_case(load);
+        l2.nest_pages();
+        for (page, number) in [(SPARE, 0x1111), (SPARE + 0x1000, 0x2222)] {
+            // SAFETY: spare RAM.
+            unsafe { guest::mmio::write32(at(page), number) };
+            l2.change_nested(SPARE, |_| page | 7);
+            l2.go(load);
+            l2.regs.rbx = at(SPARE);
+            l2.run().tell();
+            value("rax", l2.vmcb().get(field::RAX));
+        }
+    }
+
+    /// Loads what L1 has stored right before, again and again, by turns from two pages that L1 puts in one place.
+    fn nested_churn() {
+        let mut l2 = L2::of_case(load);
+        l2.nest_pages();
+        for round in 0..1000 {
+            let page = SPARE + (round & 1) * 0x1000;
+            // SAFETY: spare RAM.
+            unsafe { guest::mmio::write32(at(page), round as u32) };
+            l2.change_nested(SPARE, |_| page | 7);
+            l2.go(load);
+            l2.regs.rbx = at(SPARE);
+            guest::check_eq!(l2.run().code, exit::VMMCALL);
+            guest::check_eq!(l2.vmcb().get(field::RAX), round);
+        }
     }
 
     /// Reads the MSR `msr`, then writes it; `read` and `write` say which of it L1 intercepts.
     fn msr() {
         let msr = arg("msr").unwrap_or(0) as u32;
-        let mut l2 = prepared(rdmsr);
+        let mut l2 = L2::of_case(rdmsr);
         l2.intercept_msr(msr, arg("read").is_some(), arg("write").is_some());
         for code in [rdmsr, wrmsr] {
             l2.go(code);
             l2.regs.rcx = msr.into();
             let exit = l2.run();
-            tell(exit);
+            exit.tell();
             if exit.code == exit::MSR {
                 value("info1", exit.info1);
             }
@@ -293,7 +340,7 @@ guest::scenario! {
             ("nested-cr3", field::N_CR3),
             ("eventinj", field::EVENTINJ),
         ];
-        let mut l2 = prepared(hlt);
+        let mut l2 = L2::of_case(hlt);
         l2.vmcb().intercept(exit::HLT);
         if arg("no-vmrun").is_some() {
             l2.vmcb().pass(exit::VMRUN);
@@ -304,7 +351,7 @@ guest::scenario! {
                 l2.vmcb().set(field, value ^ bits);
             }
         }
-        tell(l2.run());
+        l2.run().tell();
         let mut sound = L2::new(hlt);
         sound.vmcb().intercept(exit::HLT);
         value("sound", sound.run().code);
@@ -328,16 +375,34 @@ guest::scenario! {
         }
     }
 
+    /// Executes an SVM instruction at CPL 3.
+    fn in_ring3() {
+        guest::check!(svm::enable().is_ok());
+        let fault = guest::ring3::run(match arg("instruction") {
+            Some(exit::VMRUN) => user_vmrun,
+            Some(exit::STGI) => user_stgi,
+            _ => user_vmload,
+        });
+        match fault {
+            None => value("no fault", 0),
+            Some(fault) => {
+                value("vector", fault.vector);
+                value("error", fault.error);
+                value("rip", fault.rip);
+            }
+        }
+    }
+
     /// Executes an SVM instruction with RAX = `rax` in L2.
     fn in_l2_with_rax() {
-        let mut l2 = prepared(instruction(arg("instruction").unwrap_or(0)));
+        let mut l2 = L2::of_case(instruction(arg("instruction").unwrap_or(0)));
         l2.vmcb().set(field::RAX, arg("rax").unwrap_or(SPARE));
         guest::check!(control::write_msr(0xc000_0082, 0x1111).is_ok());
         l2.vmcb().set(field::LSTAR, 0x2222);
         svm::call_with_rax(vmsave, SPARE);
         // SAFETY: spare RAM, in which VMSAVE keeps LSTAR at 0x608.
         unsafe { guest::mmio::write64(at(SPARE + 0x608), 0x3333) };
-        tell(l2.run());
+        l2.run().tell();
         // SAFETY: as above.
         value("saved lstar", unsafe { guest::mmio::read64(at(SPARE + 0x608)) });
         value("lstar in l2", l2.vmcb().get(field::LSTAR));
@@ -347,12 +412,12 @@ guest::scenario! {
     /// Reads the TSC in L2, whose offset is far in the future.
     fn tsc_offset() {
         const FAR: u64 = 1 << 50;
-        let mut l2 = prepared(rdtsc);
+        let mut l2 = L2::of_case(rdtsc);
         l2.vmcb().set(field::TSC_OFFSET, FAR);
-        tell(l2.run());
+        l2.run().tell();
         value("in l2", (l2.vmcb().get(field::RAX) >= FAR).into());
-        let mut again = prepared(rdtsc);
-        tell(again.run());
+        let mut again = L2::of_case(rdtsc);
+        again.run().tell();
         value("without", (again.vmcb().get(field::RAX) >= FAR).into());
     }
 }

@@ -132,7 +132,7 @@ fn table_limits() -> [u64; 2] {
     let mut tables = [[0_u8; 10]; 2];
     // SAFETY: each instruction writes ten bytes.
     unsafe {
-        asm!("sgdt [{}]", "sidt [{}]", in(reg) &raw mut tables[0], in(reg) &raw mut tables[1], options(nostack))
+        asm!("sgdt [{}]", "sidt [{}]", in(reg) &raw mut tables[0], in(reg) &raw mut tables[1], options(nostack));
     };
     tables.map(|table| u16::from_le_bytes([table[0], table[1]]).into())
 }

@@ -108,11 +108,16 @@ pub mod exit {
     pub const INIT: u64 = 0x63;
     pub const VINTR: u64 = 0x64;
     pub const CR0_SEL_WRITE: u64 = 0x65;
+    pub const IDTR_READ: u64 = 0x66;
+    pub const TR_READ: u64 = 0x69;
+    pub const GDTR_WRITE: u64 = 0x6b;
     pub const RDTSC: u64 = 0x6e;
     pub const PUSHF: u64 = 0x70;
+    pub const POPF: u64 = 0x71;
     pub const CPUID: u64 = 0x72;
     pub const IRET: u64 = 0x74;
     pub const SOFTWARE_INTERRUPT: u64 = 0x75;
+    pub const INVD: u64 = 0x76;
     pub const PAUSE: u64 = 0x77;
     pub const HLT: u64 = 0x78;
     pub const INVLPG: u64 = 0x79;
@@ -126,6 +131,7 @@ pub mod exit {
     pub const VMSAVE: u64 = 0x83;
     pub const STGI: u64 = 0x84;
     pub const CLGI: u64 = 0x85;
+    pub const RDTSCP: u64 = 0x87;
     pub const WBINVD: u64 = 0x89;
     pub const XSETBV: u64 = 0x8d;
     pub const NPF: u64 = 0x400;
@@ -137,6 +143,10 @@ pub mod exit {
 pub mod int_ctl {
     /// V_IRQ: a virtual interrupt is pending.
     pub const IRQ: u64 = 1 << 8;
+    /// V_GIF: L2's GIF, if [`GIF_ENABLE`].
+    pub const GIF: u64 = 1 << 9;
+    /// Virtual GIF: CLGI and STGI of L2 change V_GIF.
+    pub const GIF_ENABLE: u64 = 1 << 25;
     /// V_IGN_TPR: V_TPR does not hold it back.
     pub const IGNORE_TPR: u64 = 1 << 20;
     /// V_INTR_MASKING: L2's IF and TPR mask virtual interrupts only; the IF of L1 masks physical ones.
@@ -198,28 +208,28 @@ impl Vmcb {
 
     /// Reads a field.
     pub fn get(&self, field: Field) -> u64 {
-        let at = self.at(field);
+        let at = field.0.into();
         // SAFETY: fields lie in the page, each aligned to its width.
         unsafe {
             match field.1 {
-                1 => at.read_volatile().into(),
-                2 => at.cast::<u16>().read_volatile().into(),
-                4 => at.cast::<u32>().read_volatile().into(),
-                _ => at.cast::<u64>().read_volatile(),
+                1 => self.0.at::<u8>(at).read_volatile().into(),
+                2 => self.0.at::<u16>(at).read_volatile().into(),
+                4 => self.0.at::<u32>(at).read_volatile().into(),
+                _ => self.0.at::<u64>(at).read_volatile(),
             }
         }
     }
 
     /// Writes a field; bits that it does not have are cut off.
     pub fn set(&mut self, field: Field, value: u64) {
-        let at = self.at(field);
+        let at = field.0.into();
         // SAFETY: as for reading; nobody holds a reference to the bytes.
         unsafe {
             match field.1 {
-                1 => at.write_volatile(value as u8),
-                2 => at.cast::<u16>().write_volatile(value as u16),
-                4 => at.cast::<u32>().write_volatile(value as u32),
-                _ => at.cast::<u64>().write_volatile(value),
+                1 => self.0.at::<u8>(at).write_volatile(value as u8),
+                2 => self.0.at::<u16>(at).write_volatile(value as u16),
+                4 => self.0.at::<u32>(at).write_volatile(value as u32),
+                _ => self.0.at::<u64>(at).write_volatile(value),
             }
         }
     }
@@ -239,9 +249,5 @@ impl Vmcb {
     /// The word of intercepts that has this one; codes that are no intercepts count as those of the last word.
     fn word(code: u64) -> Field {
         Field(4 * (code / 32).min(4) as u16, 4)
-    }
-
-    fn at(&self, field: Field) -> *mut u8 {
-        self.0.bytes().wrapping_add(field.0.into())
     }
 }

@@ -111,9 +111,9 @@ pub(super) struct TestArgs {
     /// Take known deviations for what they are: failures
     #[arg(long, conflicts_with = "waivers")]
     pub(super) no_waivers: bool,
-    /// Waivers [default: waivers/BACKEND.toml and waivers/bed-BED.toml in the folder of manifests]
+    /// Waivers, one file or several [default: waivers/BACKEND.toml and waivers/bed-BED.toml in the folder of manifests]
     #[arg(long, value_name = "FILE")]
-    pub(super) waivers: Option<PathBuf>,
+    pub(super) waivers: Vec<PathBuf>,
     /// Go on with a run that was interrupted [default: the newest]
     #[arg(long, value_name = "RUN", num_args = 0..=1, require_equals = true,
           conflicts_with_all = ["filters", "skip", "exact", "list", "ignored", "include_ignored"])]
@@ -137,6 +137,9 @@ pub(super) struct TestArgs {
     /// Where every random choice starts
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
+    /// What failures name as the command that repeats them, when this one is not the user's own
+    #[arg(long, value_name = "COMMAND", default_value = "cargo xtask test", hide = true)]
+    pub(super) again: String,
     /// The kernel log
     #[arg(long, value_name = "PATH", default_value = "/dev/kmsg", hide = true)]
     pub(super) kernel_log: PathBuf,

@@ -24,6 +24,8 @@ pub(super) struct Run {
     pub(super) journal: Option<Journal>,
     pub(super) waivers: Waivers,
     pub(super) paint: Paint,
+    /// The command that repeats the run, without the case.
+    pub(super) again: String,
     pub(super) progress: Progress,
     pub(super) timeout_scale: f64,
     /// The final verdicts.
@@ -54,7 +56,7 @@ impl Run {
     fn settle(&self, case: &Case, outcome: Outcome) -> Result<(), Failed> {
         let good = outcome.verdict.is_good();
         self.progress.step(good);
-        let text = (!good).then(|| report::failure(case, &outcome, self.paint));
+        let text = (!good).then(|| report::failure(case, &outcome, &self.again, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.insert(case.id.clone(), outcome);
         text.map_or(Ok(()), |text| Err(Failed::from(text)))

@@ -64,6 +64,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         journal: begun.journal,
         waivers,
         paint,
+        again: args.again.clone(),
         progress: Progress::new(begun.todo.len()),
         timeout_scale,
         outcomes: Mutex::new(begun.done),
@@ -82,13 +83,11 @@ fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite
     }
     let folder = places.sources.manifests.join("waivers");
     let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
-    let files = match &args.waivers {
-        Some(path) => vec![path.clone()],
-        None => defaults.iter().map(|name| folder.join(name)).collect(),
-    };
+    let wanted = !args.waivers.is_empty();
+    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
     for path in files {
         let ids = suite.cases().iter().map(|case| case.id.as_str());
-        waivers.add(&path, args.waivers.is_some(), ids, host).map_err(Stop::Usage)?;
+        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
     }
     Ok(waivers)
 }
@@ -183,7 +182,12 @@ fn conclude(
     let summary = Summary {
         outcomes: &outcomes,
         host,
-        journal: run.journal.as_ref().map(|journal| journal.path().to_owned()),
+        // This machine's files go with it; where the mirror's lines are is known outside alone.
+        journal: run
+            .journal
+            .as_ref()
+            .filter(|_| args.mirror.is_none())
+            .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
     };
     if args.format == Some(Format::Json) {

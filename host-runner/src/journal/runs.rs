@@ -54,10 +54,11 @@ impl Runs {
         Err(io::Error::other(format!("there is no such run: {} does not exist", journal.display())))
     }
 
-    /// Names begin with the start time, so the greatest name is the newest run.
+    /// Names begin with the start time, so the greatest name is the newest run. A bed's runs can only go on
+    /// in that bed; its name follows the time.
     fn newest(&self) -> io::Result<PathBuf> {
         let runs = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let runs = runs.filter(|path| !path.is_symlink() && path.join(JOURNAL).is_file());
+        let runs = runs.filter(|path| !path.is_symlink() && !is_a_beds(path) && path.join(JOURNAL).is_file());
         runs.max().ok_or_else(|| io::Error::other(format!("there is no run in {}", self.folder.display())))
     }
 
@@ -67,4 +68,9 @@ impl Runs {
         symlink(name, &draft)?;
         fs::rename(&draft, self.folder.join("latest"))
     }
+}
+
+fn is_a_beds(run: &Path) -> bool {
+    let name = run.file_name().unwrap_or_default().to_string_lossy();
+    name.split_once("Z-").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_alphabetic()))
 }

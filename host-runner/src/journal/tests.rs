@@ -82,6 +82,9 @@ fn the_newest_run_is_found_and_a_missing_one_is_named() {
     for path in [&first, &second] {
         drop(Journal::create(path, &header(), None).unwrap());
     }
+    // A run in a bed is no run to go on with here, however new it is.
+    fs::create_dir(folder.path().join("2999-01-01T00-00-00.000Z-amd")).unwrap();
+    fs::write(folder.path().join("2999-01-01T00-00-00.000Z-amd/results.jsonl"), "").unwrap();
     assert_eq!(runs.find(None).unwrap(), second.clone().max(first.clone()));
     let name = first.parent().unwrap().file_name().unwrap().to_str().unwrap();
     assert_eq!(runs.find(Some(name)).unwrap(), first);

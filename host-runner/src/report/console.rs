@@ -7,7 +7,9 @@ use crate::case::Case;
 use crate::outcome::{Evidence, Outcome, TraceLine, Verdict};
 
 /// The report of one case that is not good.
-pub fn failure(case: &Case, outcome: &Outcome, paint: Paint) -> String {
+///
+/// `again` is the command that repeats the run on this host, without the case.
+pub fn failure(case: &Case, outcome: &Outcome, again: &str, paint: Paint) -> String {
     let mut text = Text { paint, lines: Vec::new() };
     text.lines.push(format!("{}: {}", paint.bold(outcome.verdict.word()), safe(&outcome.reason)));
     text.field("case", &format!("{}: {}", case.id, case.summary));
@@ -19,7 +21,7 @@ pub fn failure(case: &Case, outcome: &Outcome, paint: Paint) -> String {
         text.field("means", &case.detects);
     }
     text.field("see", &case.reference.join("; "));
-    text.field("again", &format!("cargo xtask test --exact {}", case.id));
+    text.field("again", &format!("{again} --exact {}", case.id));
     text.lines.join("\n")
 }
 
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn everything_is_said_in_order() {
-        let text = failure(&case(), &outcome(), Paint::new(false));
+        let text = failure(&case(), &outcome(), "cargo xtask test", Paint::new(false));
         let order = [
             "fail: rip differs",
             "port-io.reset: Moving RIP",
@@ -184,8 +186,8 @@ mod tests {
 
     #[test]
     fn colours_are_colours_only() {
-        let plain = failure(&case(), &outcome(), Paint::new(false));
-        let colourful = failure(&case(), &outcome(), Paint::new(true));
+        let plain = failure(&case(), &outcome(), "cargo xtask test", Paint::new(false));
+        let colourful = failure(&case(), &outcome(), "cargo xtask test", Paint::new(true));
         assert!(colourful.contains("\x1b[31m-"));
         let mut stripped = String::new();
         for part in colourful.split('\x1b') {

@@ -1,0 +1,145 @@
+//! The first program of a bed's Linux, as `/init` in its initramfs.
+//!
+//! Mounts what the runner reads, loads KVM, starts the runner, reports its exit status, switches the
+//! machine off. Whatever fails is said twice, on the console for people and on the results channel for the
+//! one who booted this machine. Knows nothing of cases.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module, RESULTS};
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
+
+/// The longest line of text that is kept together, in bytes.
+const LONGEST: u64 = 64 << 10;
+
+fn main() {
+    let config = set_up();
+    let results = terminal(config.as_ref().map_or(RESULTS, |config| &config.results)).ok();
+    let event = match config.and_then(|config| run(&config, results.as_ref())) {
+        Ok(status) => Event::Exit { status },
+        Err(message) => {
+            eprintln!("bed-init: {message}");
+            Event::BedError { message }
+        }
+    };
+    if let Some(results) = &results {
+        say(results, &event);
+    }
+    // The console is slower than the power switch.
+    let _ = tcdrain(std::io::stderr());
+    // Returning from here would panic the kernel, which also ends the machine, only less politely.
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("bed-init: cannot switch off: {error}");
+    }
+}
+
+/// Mounts the file systems and reads the configuration.
+fn set_up() -> Result<Config, String> {
+    for (kind, place) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp")] {
+        attach(kind, place).map_err(|error| format!("cannot mount {kind} on {place}: {error}"))?;
+    }
+    // Only some kernels have these, and nothing depends on them.
+    let _ = attach("debugfs", "/sys/kernel/debug");
+    let text = fs::read(CONFIG).map_err(|error| format!("{CONFIG}: {error}"))?;
+    serde_json::from_slice(&text).map_err(|error| format!("{CONFIG}: {error}"))
+}
+
+fn attach(kind: &str, place: &str) -> rustix::io::Result<()> {
+    mount(kind, place, kind, MountFlags::empty(), None)
+}
+
+/// Loads the modules, runs the runner; its exit status.
+fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
+    let results = results.ok_or_else(|| format!("{}: cannot be opened as a terminal", config.results))?;
+    let text = terminal(&config.text).map_err(|error| format!("{}: {error}", config.text))?;
+    for module in &config.modules {
+        load(module)?;
+    }
+    if !Path::new(&config.device).exists() {
+        return Err(format!(
+            "there is no {} although KVM's modules are loaded: {}; a kernel with KVM as modules needs --modules DIR",
+            config.device,
+            loaded(&config.modules)
+        ));
+    }
+    say(results, &Event::BedUp);
+    let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .envs(&config.environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start {program}: {error}"))?;
+    let (out, errors) = (child.stdout.take(), child.stderr.take());
+    let status = thread::scope(|scope| {
+        scope.spawn(|| pass_on(out, &[], &text));
+        scope.spawn(|| pass_on(errors, &[ERROR_MARK], &text));
+        child.wait().map_err(|error| format!("cannot wait for {program}: {error}"))
+    })?;
+    // What it said last must be out before the machine goes off.
+    tcdrain(&text).map_err(|error| format!("{}: {error}", config.text))?;
+    if let Some(signal) = status.signal() {
+        return Err(format!("{program} was killed by signal {signal}"));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.ok_or_else(|| format!("{program} ended without an exit status"))
+}
+
+fn loaded(modules: &[Module]) -> String {
+    let names: Vec<&str> = modules.iter().map(|module| module.file.as_str()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Writes what the runner says to the line for text, whole lines at a time, each with a mark.
+fn pass_on(from: Option<impl Read>, mark: &[u8], mut to: &File) {
+    let Some(from) = from else { return };
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    // A line that is longer than any sensible one goes out in pieces.
+    while from.by_ref().take(LONGEST).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        line.splice(..0, mark.iter().copied());
+        // Without the line for text there is nobody to tell; the results have a line of their own.
+        let _ = to.write_all(&line);
+        line.clear();
+    }
+}
+
+/// Loads a module, with the reason in the words of insmod's users.
+fn load(module: &Module) -> Result<(), String> {
+    let path = PathBuf::from(MODULES).join(&module.file);
+    let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let params = std::ffi::CString::new(module.params.as_str()).map_err(|error| error.to_string())?;
+    match finit_module(&file, &params, 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => {
+            let Module { file, params } = module;
+            Err(format!(
+                "cannot load module {file} with parameters `{params}`: {error}; the console says why"
+            ))
+        }
+    }
+}
+
+/// Opens a serial line that passes every byte as it is.
+fn terminal(path: &str) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut settings = tcgetattr(&file)?;
+    settings.make_raw();
+    settings.set_speed(115_200)?;
+    tcsetattr(&file, OptionalActions::Now, &settings)?;
+    Ok(file)
+}
+
+fn say(mut results: &File, event: &Event) {
+    // There is nobody left to tell if this fails; the console has the message already.
+    let _ = results.write_all(event.line().as_bytes()).and_then(|()| tcdrain(results).map_err(Into::into));
+}

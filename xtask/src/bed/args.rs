@@ -1,0 +1,159 @@
+//! The options of `cargo xtask test` that say where the suite runs. Everything else is the runner's.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Command, FromArgMatches, ValueEnum};
+
+use super::kernel::Spec;
+use super::params::Params;
+
+/// Where `/dev/kvm` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Where {
+    /// On this machine
+    Local,
+    /// In a machine with an AMD CPU that QEMU emulates: real kvm_amd, any kernel
+    Amd,
+}
+
+/// Where the suite runs: on this machine, or in a bed, a machine that is emulated for it.
+#[derive(Debug, Clone, Args)]
+#[command(disable_help_flag = true, next_help_heading = "Where the suite runs")]
+pub(crate) struct BedArgs {
+    /// The machine [default: local; amd if another option here is given]
+    #[arg(long, value_enum, value_name = "BED")]
+    pub(crate) bed: Option<Where>,
+    /// Its kernel: debian:6.12, debian:6.1, host, a bzImage or vmlinux, or a kernel's build tree [default: debian:6.12]
+    #[arg(long, value_name = "KERNEL")]
+    pub(crate) kernel: Option<Spec>,
+    /// The kernel's modules: a folder with *.ko [default: those that belong to the kernel]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) modules: Option<PathBuf>,
+    /// Parameters of KVM's modules, as npt=0,kvm.ignore_msrs=1; a bare name is kvm_amd's (repeatable)
+    #[arg(long, value_name = "PARAMS")]
+    pub(crate) params: Vec<Params>,
+    /// Run under each of these parameters and compare: npt=0+vgif=0 is one of them, `default` is none
+    /// [without a list: default, npt=0, vgif=0, nested=0, npt=0+vgif=0]
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',',
+          default_missing_value = "default,npt=0,vgif=0,nested=0,npt=0+vgif=0")]
+    pub(crate) matrix: Option<Vec<Params>>,
+    /// How many of the matrix run at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) jobs: u8,
+    /// More words for the kernel's command line (repeatable)
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(crate) kernel_args: Vec<String>,
+    /// How long the kernel may take until the suite begins, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) boot_timeout: u64,
+}
+
+impl BedArgs {
+    /// Takes the options that are ours out of a command line, wherever they are; the rest is the runner's.
+    /// Ends the program if they are wrong, as clap does.
+    pub(crate) fn split(words: &[OsString]) -> (Self, Vec<OsString>) {
+        let (ours, rest) = split(&command(), words);
+        let matches = command().get_matches_from(ours);
+        // What `get_matches_from` took has this form.
+        let args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        (args, rest)
+    }
+
+    /// Where the suite runs, if that is not said, follows from the rest.
+    pub(crate) fn place(&self) -> Where {
+        let emulated = self.kernel.is_some() || self.modules.is_some() || self.matrix.is_some();
+        let emulated = emulated || !self.params.is_empty() || !self.kernel_args.is_empty();
+        self.bed.unwrap_or(if emulated { Where::Amd } else { Where::Local })
+    }
+
+    /// The help on these options.
+    pub(crate) fn help() -> String {
+        command().help_template("{options}").render_help().to_string()
+    }
+}
+
+fn command() -> Command {
+    BedArgs::augment_args(Command::new("cargo xtask test").no_binary_name(true))
+        .about(None)
+        .disable_help_flag(true)
+        .override_usage("cargo xtask test [OPTIONS] [FILTER]...")
+}
+
+/// Our own words and the others, both in their order.
+fn split(command: &Command, words: &[OsString]) -> (Vec<OsString>, Vec<OsString>) {
+    let (mut ours, mut rest) = (Vec::new(), Vec::new());
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word.clone());
+            rest.extend(words.cloned());
+            break;
+        }
+        let text = word.to_string_lossy();
+        let (name, value) = match text.strip_prefix("--").unwrap_or_default().split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text.strip_prefix("--").unwrap_or_default(), None),
+        };
+        let known = command.get_arguments().find(|argument| argument.get_long() == Some(name));
+        let Some(argument) = known else {
+            rest.push(word.clone());
+            continue;
+        };
+        ours.push(word.clone());
+        if value.is_none() && !argument.is_require_equals_set() {
+            ours.extend(words.next().cloned());
+        }
+    }
+    (ours, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> (BedArgs, Vec<String>) {
+        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        let (args, rest) = BedArgs::split(&words);
+        (args, rest.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn our_options_are_taken_wherever_they_are() {
+        let (args, rest) =
+            parse("port-io --bed amd --exact --params npt=0 --params=kvm.x=1,vgif=0 -q --jobs 2 smm");
+        assert_eq!(args.place(), Where::Amd);
+        assert_eq!(args.params.len(), 2);
+        assert_eq!(args.jobs, 2);
+        assert_eq!(rest, ["port-io", "--exact", "-q", "smm"]);
+        let (args, rest) = parse("--skip x -- --bed amd");
+        assert_eq!(args.place(), Where::Local);
+        assert_eq!(rest, ["--skip", "x", "--", "--bed", "amd"]);
+    }
+
+    #[test]
+    fn a_kernel_alone_means_a_bed_and_nothing_means_this_machine() {
+        assert_eq!(parse("").0.place(), Where::Local);
+        assert_eq!(parse("--kernel debian:6.1").0.place(), Where::Amd);
+        assert_eq!(parse("--params npt=0 --bed local").0.place(), Where::Local);
+    }
+
+    #[test]
+    fn a_matrix_has_a_list_only_behind_an_equals_sign() {
+        let (args, rest) = parse("--matrix port-io");
+        assert_eq!(args.matrix.unwrap().len(), 4);
+        assert_eq!(rest, ["port-io"]);
+        let list = parse("--matrix=default,npt=0+vgif=0").0.matrix.unwrap();
+        let names: Vec<_> = list.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["default", "npt=0+vgif=0"]);
+    }
+
+    #[test]
+    fn the_help_names_every_option() {
+        let help = BedArgs::help();
+        for option in command().get_arguments() {
+            let name = format!("--{}", option.get_long().unwrap());
+            assert!(help.contains(&name), "{name} in {help}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Beds that really boot: a kernel that dies, a machine that goes silent, a bed that does not come up.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+const WHY: &str = "a bed that boots";
+
+struct Lab {
+    folder: TempDir,
+    plan: Plan,
+}
+
+impl Lab {
+    fn new() -> Self {
+        suite::build(&["--package=bed-fake", "--package=bed-init"]).expect(WHY);
+        let folder = tempfile::tempdir().expect(WHY);
+        for name in ["manifests", "payloads"] {
+            fs::create_dir(folder.path().join(name)).expect(WHY);
+        }
+        let suite = Suite {
+            init: suite::program("bed-init"),
+            runner: suite::program("bed-fake"),
+            manifests: folder.path().join("manifests"),
+            payloads: folder.path().join("payloads"),
+            waivers: Vec::new(),
+        };
+        let (args, _) = BedArgs::split(&[]);
+        let mut plan =
+            plan(&args, RunnerArgs::default(), suite).unwrap_or_else(|trouble| panic!("{trouble:?}"));
+        plan.shown = false;
+        Self { folder, plan }
+    }
+
+    fn run(&self) -> (RunFolder, anyhow::Result<u8>) {
+        let folder = RunFolder::create(&self.folder.path().join("runs"), "amd").expect(WHY);
+        let status = run::run(&self.plan, &Params::default(), &folder);
+        (folder, status)
+    }
+}
+
+/// The outcomes in a run's journal.
+fn outcomes(folder: &RunFolder) -> BTreeMap<String, Value> {
+    let text = fs::read_to_string(folder.journal_path()).expect(WHY);
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+    let finished = lines.filter(|line| line["event"] == "finished");
+    finished
+        .map(|line| (line["case"].as_str().unwrap_or_default().to_owned(), line["outcome"].clone()))
+        .collect()
+}
+
+#[test]
+#[ignore = "boots QEMU; `cargo xtask ci` runs it"]
+fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
+    let mut lab = Lab::new();
+    lab.plan.silence = Duration::from_secs(15);
+    let (folder, status) = lab.run();
+    assert_eq!(status.expect(WHY), 1);
+    let outcomes = outcomes(&folder);
+    let verdicts: Vec<(&str, &str)> = outcomes
+        .iter()
+        .map(|(case, outcome)| (case.as_str(), outcome["verdict"].as_str().unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            ("t.fails-after", "fail"),
+            ("t.panics-the-kernel", "crash"),
+            ("t.passes-before", "pass"),
+            ("t.passes-between", "pass"),
+            ("t.stops-the-runner", "timeout"),
+        ]
+    );
+    let evidence = outcomes["t.panics-the-kernel"]["evidence"].to_string();
+    assert!(evidence.contains("sysrq: Trigger a crash"), "{evidence}");
+    assert!(evidence.contains("Kernel panic - not syncing: sysrq triggered crash"), "{evidence}");
+    let text = fs::read_to_string(folder.path().join("text-3.log")).expect(WHY);
+    assert!(text.contains("2 passed, 3 failed"), "{text}");
+    for name in ["console.log", "console-2.log", "console-3.log"] {
+        assert!(folder.path().join(name).is_file(), "{name}");
+    }
+    assert!(!folder.path().join("console-4.log").exists());
+}
+
+#[test]
+#[ignore = "boots QEMU; `cargo xtask ci` runs it"]
+fn a_bed_that_does_not_come_up_says_why() {
+    let mut lab = Lab::new();
+    // The kernel refuses the value and with it the module.
+    lab.plan.params = "npt=7".parse().expect(WHY);
+    let error = format!("{:#}", lab.run().1.expect_err(WHY));
+    assert!(error.contains("cannot load module kvm_amd.ko"), "{error}");
+    assert!(error.contains("invalid for parameter"), "{error}");
+
+    lab.plan.params = Params::default();
+    lab.plan.kernel_args = vec!["rdinit=/none".to_owned(), "init=/none".to_owned()];
+    let error = format!("{:#}", lab.run().1.expect_err(WHY));
+    assert!(error.contains("before the suite could begin") && error.contains("Kernel panic"), "{error}");
+}

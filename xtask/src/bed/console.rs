@@ -1,0 +1,129 @@
+//! What a kernel said on its console: kept within bounds, cleaned, and cut down to what tells why it died.
+
+use std::io::{self, Write};
+
+/// How much of a console is kept on disk, in bytes. A kernel in distress can say the same for ever.
+const LARGEST: usize = 8 << 20;
+/// How much of its end is kept in memory, in bytes.
+const TAIL: usize = 64 << 10;
+/// How many lines tell why a kernel died.
+const EXCERPT: usize = 60;
+
+/// How a report of a dying kernel begins.
+const MARKS: &[&str] = &[
+    "BUG: ",
+    "Oops",
+    "Kernel panic",
+    "kernel BUG at",
+    "general protection fault",
+    "sysrq: Trigger a crash",
+    "divide error",
+    "double fault",
+    "PANIC: ",
+    "stack segment",
+    "invalid opcode",
+];
+
+/// A console that is being written down.
+#[derive(Debug)]
+pub(crate) struct Console<W> {
+    to: W,
+    room: usize,
+    tail: Vec<u8>,
+}
+
+impl<W: Write> Console<W> {
+    /// Writes down to a file, usually `console.log` in the run's folder.
+    pub(crate) fn to(to: W) -> Self {
+        Self { to, room: LARGEST, tail: Vec::new() }
+    }
+
+    /// Takes what the kernel said.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.tail.extend(bytes);
+        let excess = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..excess);
+        if self.room == 0 {
+            return Ok(());
+        }
+        let kept = &bytes[..bytes.len().min(self.room)];
+        self.room -= kept.len();
+        self.to.write_all(kept)?;
+        if self.room == 0 {
+            self.to.write_all(b"\n(cut here: the console said more than is kept)\n")?;
+        }
+        Ok(())
+    }
+
+    /// The last lines, cleaned.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.tail);
+        text.lines().map(clean).filter(|line| !line.is_empty()).collect()
+    }
+}
+
+/// Why the kernel died, as far as it said: at most [`EXCERPT`] lines from the first report on, or the last
+/// ones if there is no report.
+pub(crate) fn excerpt(lines: &[String]) -> Vec<String> {
+    // `oops=panic` makes the first report the last one; what is before it belongs to cases that are over.
+    let first = lines.iter().position(|line| MARKS.iter().any(|mark| line.contains(mark)));
+    let Some(first) = first else {
+        return lines[lines.len().saturating_sub(EXCERPT)..].to_vec();
+    };
+    let report = &lines[first..];
+    if report.len() <= EXCERPT {
+        return report.to_vec();
+    }
+    // The end tells how it died, the beginning why.
+    let (head, tail) = (EXCERPT - 11, 10);
+    let mut cut = report[..head].to_vec();
+    cut.push(format!("... {} lines ...", report.len() - head - tail));
+    cut.extend_from_slice(&report[report.len() - tail..]);
+    cut
+}
+
+/// A line without what would move a terminal's cursor, and not longer than a screen can show.
+pub(crate) fn clean(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control() || *c == '\t').take(500).collect::<String>().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &[&str]) -> Vec<String> {
+        text.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn an_excerpt_begins_with_the_first_report() {
+        let console =
+            lines(&["boot", "kvm: fine", "BUG: unable to handle page fault", "RIP: 0", "Kernel panic"]);
+        assert_eq!(excerpt(&console), console[2..]);
+        assert_eq!(excerpt(&console[..2]), console[..2]);
+        assert!(excerpt(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_long_report_keeps_both_ends() {
+        let mut console = lines(&["before", "Kernel panic - not syncing"]);
+        console.extend((0..1000).map(|n| format!("line {n}")));
+        let excerpt = excerpt(&console);
+        assert_eq!(excerpt.len(), EXCERPT);
+        assert_eq!(excerpt[0], "Kernel panic - not syncing");
+        assert_eq!(excerpt[EXCERPT - 1], "line 999");
+        assert!(excerpt.iter().any(|line| line.contains("942 lines")), "{excerpt:?}");
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_its_end_is_kept() {
+        let mut kept = Vec::new();
+        let mut console = Console::to(&mut kept);
+        for _ in 0..(LARGEST / 1000 + 100) {
+            console.take(&[b'x'; 1000]).unwrap();
+        }
+        console.take(b"\nthe end\r\n\x1b[31mred\x07\n").unwrap();
+        assert_eq!(console.lines()[1..], ["the end", "[31mred"]);
+        assert!(kept.len() < LARGEST + 100 && kept.ends_with(b"than is kept)\n"));
+    }
+}

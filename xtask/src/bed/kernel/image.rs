@@ -1,0 +1,164 @@
+//! A kernel image as QEMU boots it fastest: the ELF inside a bzImage, entered by PVH.
+//!
+//! A bzImage unpacks itself, which takes an emulated CPU seconds; the ELF inside is unpacked here, once,
+//! and kept. A kernel without an entry for PVH is booted as it is.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, elf};
+
+use crate::bed::unpack::{Form, unpack};
+
+/// No kernel is larger; a build with debug information and sanitizers comes near it.
+const LARGEST: u64 = 4 << 30;
+
+/// The note that holds a kernel's 32-bit entry for PVH: `XEN_ELFNOTE_PHYS32_ENTRY`.
+const PHYS32_ENTRY: elf::NoteType = elf::NoteType(18);
+
+/// The image to boot for the one that was given; unpacked ones are kept in `cache`.
+pub(crate) fn bootable(image: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
+    let named = || format!("{}", image.display());
+    let path = fs::canonicalize(image).with_context(named)?;
+    let modified = fs::metadata(&path).and_then(|facts| facts.modified()).with_context(named)?;
+    let kept = cache.join(format!("vmlinux-{:016x}", hash(&path)));
+    // An image that is built anew under the same name takes the old one's place.
+    if fs::metadata(&kept).and_then(|facts| facts.modified()).is_ok_and(|time| time == modified) {
+        return Ok(kept);
+    }
+    let bytes = fs::read(&path).with_context(named)?;
+    if bytes.starts_with(&elf::ELFMAG) {
+        if has_pvh_entry(&bytes) {
+            return Ok(path);
+        }
+        bail!("{} is an ELF file without an entry for PVH (CONFIG_PVH); give the bzImage", named());
+    }
+    let payload = payload(&bytes).with_context(named)?;
+    let Ok(vmlinux) = unpack(payload, LARGEST) else { return Ok(path) };
+    if !has_pvh_entry(&vmlinux) {
+        return Ok(path);
+    }
+    fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
+    let keep = || -> std::io::Result<()> {
+        let draft = tempfile::NamedTempFile::new_in(cache)?;
+        fs::write(draft.path(), &vmlinux)?;
+        File::open(draft.path())?.set_modified(modified)?;
+        draft.persist(&kept)?;
+        Ok(())
+    };
+    keep().with_context(|| format!("cannot write {}", kept.display()))?;
+    Ok(kept)
+}
+
+fn hash(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The compressed kernel in a bzImage (Documentation/arch/x86/boot.rst: `payload_offset`, `payload_length`).
+fn payload(image: &[u8]) -> anyhow::Result<&[u8]> {
+    let field = |at: usize| -> Option<u32> {
+        let bytes = image.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    if image.get(0x202..0x206) != Some(b"HdrS") {
+        bail!("it is no bzImage: there is no `HdrS` at 0x202");
+    }
+    let version = field(0x206).unwrap_or_default() & 0xffff;
+    if version < 0x208 {
+        bail!("its boot protocol {version:#x} is older than 2.08 (Linux 2.6.26)");
+    }
+    let sectors = image.get(0x1f1).copied().unwrap_or_default();
+    // Zero means four, for the sake of the oldest loaders.
+    let setup = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * 512;
+    let offset = field(0x248).unwrap_or_default() as usize;
+    let length = field(0x24c).unwrap_or_default() as usize;
+    let start = setup + offset;
+    let mut payload = image.get(start..start + length).with_context(|| {
+        format!("it is cut off: its payload of {length} bytes should begin at {start:#x}, but there are only {} bytes", image.len())
+    })?;
+    // The build appends the unpacked size, except to gzip, which has it at its own end.
+    if Form::of(payload) != Form::Gzip {
+        payload = payload.get(..length.saturating_sub(4)).unwrap_or_default();
+    }
+    Ok(payload)
+}
+
+/// Whether it is a 64-bit ELF that QEMU can enter by PVH.
+fn has_pvh_entry(bytes: &[u8]) -> bool {
+    let Ok(header) = FileHeader64::<Endianness>::parse(bytes) else { return false };
+    let Ok(endian) = header.endian() else { return false };
+    let segments = header.program_headers(endian, bytes).unwrap_or_default();
+    segments.iter().any(|segment| {
+        let Ok(Some(mut notes)) = segment.notes(endian, bytes) else { return false };
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() == b"Xen" && note.n_type(endian) == PHYS32_ENTRY {
+                return true;
+            }
+        }
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bz_image(payload: &[u8], setup_sectors: u8) -> Vec<u8> {
+        let setup = (usize::from(if setup_sectors == 0 { 4 } else { setup_sectors }) + 1) * 512;
+        let mut image = vec![0; setup + 16];
+        image[0x1f1] = setup_sectors;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x20f_u16.to_le_bytes());
+        image[0x248..0x24c].copy_from_slice(&16_u32.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        image.extend(payload);
+        image
+    }
+
+    #[test]
+    fn the_payload_is_found_and_loses_the_size_that_the_build_appends() {
+        for sectors in [0, 4, 31] {
+            assert_eq!(payload(&bz_image(b"kernelSIZE", sectors)).unwrap(), b"kernel");
+        }
+        // gzip's own last four bytes are that size.
+        assert_eq!(payload(&bz_image(b"\x1f\x8bkernelSIZE", 4)).unwrap(), b"\x1f\x8bkernelSIZE");
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_refused_and_never_read_beyond_its_end() {
+        let image = bz_image(b"kernelSIZE", 4);
+        for cut in 0..image.len() {
+            assert!(payload(&image[..cut]).is_err(), "{cut}");
+        }
+        let mut huge = image.clone();
+        huge[0x248..0x250].fill(0xff);
+        assert!(payload(&huge).unwrap_err().to_string().contains("cut off"));
+        let mut old = image;
+        old[0x206..0x208].copy_from_slice(&0x207_u16.to_le_bytes());
+        assert!(payload(&old).unwrap_err().to_string().contains("2.08"));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_unpacked_is_booted_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("bzImage");
+        fs::write(&image, bz_image(b"no known formSIZE", 4)).unwrap();
+        let found = bootable(&image, &folder.path().join("cache")).unwrap();
+        assert_eq!(found, fs::canonicalize(&image).unwrap());
+    }
+
+    #[test]
+    fn an_elf_file_without_an_entry_is_refused_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("vmlinux");
+        fs::write(&image, b"\x7fELF and garbage").unwrap();
+        let error = bootable(&image, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("give the bzImage"), "{error}");
+    }
+}

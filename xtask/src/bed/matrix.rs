@@ -1,0 +1,57 @@
+//! The same suite under several module parameters, a machine for each, and one table at the end.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, bail};
+
+use super::folder::RunFolder;
+use super::params::Params;
+use super::run::{self, Plan};
+use super::unusable;
+
+/// Runs the suite under each of these, `jobs` at once; the worst exit status.
+pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u8> {
+    if plan.runner.resume.is_some() {
+        bail!("--resume goes on with one run, not with a matrix");
+    }
+    let runs = run::runs();
+    let todo = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, list.len()) {
+            scope.spawn(|| {
+                while let Some(params) = list.get(todo.fetch_add(1, Ordering::Relaxed)) {
+                    let name = plan.params.and(params).to_string();
+                    let folder = RunFolder::create(&runs, &format!("amd-{name}"));
+                    let ran = folder.and_then(|folder| Ok((run::run(plan, params, &folder)?, folder)));
+                    let (status, folder) = match ran {
+                        Ok((status, folder)) => (status, Some(folder)),
+                        Err(error) => (unusable(&error.context(format!("the bed amd with {name}"))), None),
+                    };
+                    eprintln!("bed      {name}: exit status {status}");
+                    if let Ok(mut done) = done.lock() {
+                        done.push((name, status, folder));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    let place = |name: &str| list.iter().position(|params| plan.params.and(params).to_string() == name);
+    done.sort_by_key(|(name, ..)| place(name));
+    let folders: Vec<_> = done.iter().filter_map(|(_, _, folder)| folder.as_ref()).collect();
+    let mut status = done.iter().map(|(_, status, _)| *status).max().unwrap_or_default();
+    if !folders.is_empty() {
+        println!();
+        // The runner for the bed runs here as well, and it is built already.
+        let mut compare = Command::new(&plan.suite.runner);
+        compare.arg("compare").args(folders.iter().map(|folder| folder.path()));
+        let ended = compare.status().context("cannot start the runner to compare")?;
+        let code = ended.code().and_then(|code| u8::try_from(code).ok());
+        status = status.max(code.with_context(|| format!("`exitspec compare` fails ({ended})"))?);
+    }
+    Ok(status)
+}

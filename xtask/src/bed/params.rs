@@ -1,0 +1,111 @@
+//! Parameters of KVM's modules, as the user gives them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// The module that a bare name belongs to.
+const DEFAULT: &str = "kvm_amd";
+
+/// Parameters by module; the later of two for the same name wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Params(BTreeMap<(String, String), String>);
+
+impl Params {
+    /// These and those; those win.
+    pub(crate) fn and(&self, those: &Self) -> Self {
+        let mut both = self.clone();
+        both.0.extend(those.0.clone());
+        both
+    }
+
+    /// The parameters of one module, as insmod takes them.
+    pub(crate) fn of(&self, module: &str) -> String {
+        let own = self.0.iter().filter(|((owner, _), _)| owner == module);
+        own.map(|((_, name), value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Fails if this module has no such parameter; the kernel would only ignore it.
+    pub(crate) fn check(&self, module: &str, known: &[String]) -> anyhow::Result<()> {
+        for (owner, name) in self.0.keys() {
+            if owner == module && !known.contains(name) {
+                anyhow::bail!("{module} has no parameter {name}; it has {}", known.join(", "));
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters of every module, as the kernel's command line takes them for what is built in.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.0.iter().map(|((module, name), value)| format!("{module}.{name}={value}")).collect()
+    }
+}
+
+impl FromStr for Params {
+    type Err = String;
+
+    /// `npt=0,kvm.ignore_msrs=1`; `+` does for the comma, and `default` is no parameter at all.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut params = BTreeMap::new();
+        for word in text.split([',', '+']).filter(|word| *word != "default") {
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| format!("`{word}`: expected NAME=VALUE"))?;
+            let (module, name) = name.split_once('.').unwrap_or((DEFAULT, name));
+            let module = module.replace('-', "_");
+            if module != "kvm" && module != DEFAULT {
+                return Err(format!("`{word}`: expected a parameter of kvm or {DEFAULT}"));
+            }
+            // They end up in a command line where a space or a quote would begin something else.
+            let fits = |text: &str| {
+                !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-:.".contains(&b))
+            };
+            if !fits(name) || !fits(value) {
+                return Err(format!("`{word}`: names and values are letters, digits and _"));
+            }
+            params.insert((module, name.to_owned()), value.to_owned());
+        }
+        Ok(Self(params))
+    }
+}
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("default");
+        }
+        let words = self.0.iter().map(|((module, name), value)| {
+            if module == DEFAULT { format!("{name}={value}") } else { format!("{module}.{name}={value}") }
+        });
+        f.write_str(&words.collect::<Vec<_>>().join("+"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_names_are_kvm_amds_and_the_later_wins() {
+        let params: Params = "npt=0,kvm.ignore_msrs=1+kvm-amd.vgif=0,npt=1".parse().unwrap();
+        assert_eq!(params.of("kvm_amd"), "npt=1 vgif=0");
+        assert_eq!(params.of("kvm"), "ignore_msrs=1");
+        assert_eq!(params.of("ccp"), "");
+        assert_eq!(params.words(), ["kvm.ignore_msrs=1", "kvm_amd.npt=1", "kvm_amd.vgif=0"]);
+        let both = params.and(&"vgif=1".parse().unwrap());
+        assert_eq!(both.to_string(), "kvm.ignore_msrs=1+npt=1+vgif=1");
+        assert_eq!(both.to_string().parse(), Ok(both));
+        assert_eq!("default".parse(), Ok(Params::default()));
+        let known = ["npt".to_owned(), "vgif".to_owned()];
+        assert!(params.check("kvm_amd", &known).is_ok());
+        assert!(params.check("kvm_amd", &known[..1]).unwrap_err().to_string().contains("no parameter vgif"));
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_refused() {
+        for wrong in
+            ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "kvm_intel.ept=0", "npt=0,,vgif=0"]
+        {
+            assert!(wrong.parse::<Params>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One run in a bed: its folder, what goes into each machine, and the session over them.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use bed_init::{CONFIG, Config, MODULES, RESULTS};
+
+use super::amd::{Amd, Parts};
+use super::channel::Relay;
+use super::folder::RunFolder;
+use super::initramfs::Initramfs;
+use super::kernel::{Kernel, modules::Module};
+use super::params::Params;
+use super::qemu::Qemu;
+use super::runner_args::RunnerArgs;
+use super::session::{self, Bed, Machine, Patience, Resume};
+use super::suite::Suite;
+
+/// Guests are emulated by an emulated CPU: everything takes longer than the runner can measure beforehand.
+const SLOWER: f64 = 5.0;
+
+/// What all runs of a command line share.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) qemu: Qemu,
+    pub(crate) kernel: Kernel,
+    /// KVM's modules, in the order in which they are loaded.
+    pub(crate) modules: Vec<Module>,
+    pub(crate) suite: Suite,
+    pub(crate) runner: RunnerArgs,
+    pub(crate) params: Params,
+    pub(crate) kernel_args: Vec<String>,
+    pub(crate) boot_timeout: Duration,
+    /// How long nothing may come from a machine that runs cases, before `--timeout-scale`.
+    pub(crate) silence: Duration,
+    /// Whether the runner's text is shown while it comes.
+    pub(crate) shown: bool,
+    /// The variables that the runner gets.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+/// A run, while it goes on.
+struct Run<'a> {
+    plan: &'a Plan,
+    params: Params,
+    folder: &'a RunFolder,
+    journal: File,
+}
+
+/// Runs the suite with these parameters on top of the plan's; the runner's exit status.
+pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
+    let params = plan.params.and(params);
+    let journal = folder.journal()?;
+    let mut run = Run { plan, params, folder, journal };
+    let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
+    let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
+    session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
+}
+
+impl Run<'_> {
+    fn config(&self, resume: Option<&Resume>) -> Config {
+        let runner = &self.plan.runner;
+        let mut command: Vec<String> =
+            ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"]
+                .map(str::to_owned)
+                .into();
+        command.extend(["--run-dir=/tmp/runs", "--bed=amd"].map(str::to_owned));
+        command.push(format!("--mirror={RESULTS}"));
+        command.push(format!("--timeout-scale={}", SLOWER * runner.timeout_scale.unwrap_or(1.0)));
+        let color = match runner.color.as_deref() {
+            None | Some("auto") if self.plan.shown && std::io::stdout().is_terminal() => "always",
+            None | Some("auto") => "never",
+            Some(other) => other,
+        };
+        command.push(format!("--color={color}"));
+        command.push(format!("--again={}", self.again()));
+        command
+            .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
+        command.extend(runner.rest.iter().cloned());
+        match resume {
+            None => command.extend(runner.selection.iter().cloned()),
+            Some(Resume { lost }) => {
+                command.push("--resume=/bed/results.jsonl".to_owned());
+                if let Some((loss, _)) = lost {
+                    command.push(format!("--lost={}", loss.word()));
+                    command.push("--console=/bed/console.txt".to_owned());
+                }
+            }
+        }
+        let modules = self.plan.modules.iter().map(|module| bed_init::Module {
+            file: format!("{}.ko", module.name),
+            params: self.params.of(&module.name),
+        });
+        Config {
+            modules: modules.collect(),
+            device: "/dev/kvm".to_owned(),
+            command,
+            environment: self.plan.environment.iter().cloned().collect(),
+            text: "/dev/ttyS1".to_owned(),
+            results: RESULTS.to_owned(),
+        }
+    }
+
+    /// The command that repeats this run.
+    fn again(&self) -> String {
+        let command = format!("cargo xtask test --bed amd --kernel {}", self.plan.kernel.name);
+        if self.params == Params::default() { command } else { format!("{command} --params {}", self.params) }
+    }
+
+    /// Everything that the machine needs, as a file without a name: nothing is left behind, however this ends.
+    fn initramfs(&self, resume: Option<&Resume>) -> anyhow::Result<File> {
+        let cannot = "cannot write the initramfs";
+        let suite = &self.plan.suite;
+        let file = tempfile::tempfile().context(cannot)?;
+        let mut archive = Initramfs::begin(BufWriter::new(file)).context(cannot)?;
+        archive.copy("init", 0o755, &suite.init)?;
+        archive.copy("exitspec", 0o755, &suite.runner)?;
+        let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
+        archive.copy_folder("suite/manifests", &suite.manifests, is_toml)?;
+        let waivers = suite.manifests.join("waivers");
+        if waivers.is_dir() {
+            archive.copy_folder("suite/manifests/waivers", &waivers, is_toml)?;
+        }
+        // What else cargo leaves there has a dot in its name.
+        archive.copy_folder("suite/payloads", &suite.payloads, |name| {
+            name.extension().is_none() && !is_hidden(name)
+        })?;
+        for (n, path) in suite.waivers.iter().enumerate() {
+            archive.copy(&format!("suite/waivers-{n}.toml"), 0o644, path)?;
+        }
+        for module in &self.plan.modules {
+            archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.content).context(cannot)?;
+        }
+        if let Some(Resume { lost }) = resume {
+            archive.copy("bed/results.jsonl", 0o644, &self.folder.journal_path())?;
+            let console = lost.as_ref().map(|(_, lines)| lines.join("\n")).unwrap_or_default();
+            archive.file("bed/console.txt", 0o644, console.as_bytes()).context(cannot)?;
+        }
+        let config = serde_json::to_vec(&self.config(resume)).context(cannot)?;
+        archive.file(CONFIG, 0o644, &config).context(cannot)?;
+        archive.end().context(cannot)?.into_inner().map_err(std::io::Error::from).context(cannot)
+    }
+}
+
+impl Bed for Run<'_> {
+    fn boot(&mut self, _number: usize, resume: Option<&Resume>) -> anyhow::Result<Box<dyn Machine>> {
+        let mut kernel_args = self.plan.kernel_args.clone();
+        // For what is built in. The kernel ignores them for modules, whose parameters are given when they are
+        // loaded.
+        kernel_args.extend(self.params.words());
+        let machine = Amd::boot(Parts {
+            qemu: &self.plan.qemu,
+            kernel: &self.plan.kernel,
+            kernel_args: &kernel_args,
+            initramfs: self.initramfs(resume)?,
+            console: self.folder.log("console")?,
+            text: Relay::to(self.folder.log("text")?, self.plan.shown),
+        })?;
+        Ok(Box::new(machine))
+    }
+
+    fn journal(&mut self) -> &mut dyn Write {
+        &mut self.journal
+    }
+
+    fn remark(&mut self, text: &str) {
+        eprintln!("{text}");
+    }
+}
+
+/// Says where the results of a run are.
+pub(crate) fn say_where(folder: &RunFolder) {
+    let path = folder.journal_path();
+    // As the user would type it from here.
+    let here = std::env::current_dir().ok();
+    let path = here.and_then(|here| path.strip_prefix(here).ok().map(PathBuf::from)).unwrap_or(path);
+    eprintln!("results  {}", path.display());
+}
+
+fn is_hidden(name: &Path) -> bool {
+    name.as_os_str().as_encoded_bytes().starts_with(b".")
+}
+
+/// Where the runs are.
+pub(crate) fn runs() -> PathBuf {
+    crate::build::workspace().join("target").join("exitspec")
+}
