@@ -28,6 +28,7 @@ pub mod label;
 #[cfg(feature = "guest")]
 mod memory;
 pub mod mmio;
+mod page;
 pub mod paging;
 pub mod pio;
 pub mod report;
@@ -36,6 +37,7 @@ pub mod smm;
 pub mod smp;
 pub mod svm;
 pub mod tables;
+pub mod vmx;
 
 pub use bootloader_api;
 pub use entry::{arg, physical};

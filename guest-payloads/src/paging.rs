@@ -51,6 +51,15 @@ pub unsafe fn redirect(address: u64, gpa: u64) -> Option<()> {
     Some(())
 }
 
+/// Where the entry of the 4 KiB page at `address` lies; `None` if no such page is there.
+///
+/// # Safety
+/// As for [`change`], for whoever writes to it.
+pub unsafe fn entry(address: u64) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    unsafe { leaf(address, PageTableFlags::empty()) }.map(|entry| &raw const *entry as u64)
+}
+
 /// The entry of the 4 KiB page at `address`, with `upper` added to the tables above it. Its content may be
 /// changed by the CPU (accessed, dirty) at any time.
 unsafe fn leaf(address: u64, upper: PageTableFlags) -> Option<&'static mut PageTableEntry> {

@@ -16,13 +16,11 @@ mod vmcb;
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
+use crate::page::{PAGE, Page, Pages};
 use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
 use crate::{Fault, arg, control, entry, fault, report};
-use pages::{IOPM, MSRPM, Page, Pages};
+use pages::{IOPM, MSRPM};
 pub use vmcb::{Field, Vmcb, event, exit, field, int_ctl};
-
-/// Bytes of a page.
-const PAGE: usize = 4096;
 
 /// EFER.
 pub const EFER_MSR: u32 = 0xc000_0080;

@@ -1,7 +1,7 @@
 //! The VMCB: its fields by name, and what an intercept is called (APM vol. 2, appendices B and C).
 #![expect(unsafe_code, reason = "a page that the CPU writes to")]
 
-use super::Page;
+use crate::page::Page;
 
 /// A field of the VMCB: offset in the page, and width in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

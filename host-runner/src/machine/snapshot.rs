@@ -110,7 +110,10 @@ fn restore_vcpu(spec: &MachineSpec, vcpu: &Vcpu, saved: &SavedVcpu) -> Result<()
     let fd = &vcpu.fd;
     fd.set_sregs(&saved.sregs).map_err(failed("KVM_SET_SREGS"))?;
     restore_msrs(vcpu, &saved.msrs)?;
-    fd.set_xcrs(&saved.xcrs).map_err(failed("KVM_SET_XCRS"))?;
+    // A CPU without XSAVE has none, and KVM refuses even an empty list of them.
+    if saved.xcrs.nr_xcrs != 0 {
+        fd.set_xcrs(&saved.xcrs).map_err(failed("KVM_SET_XCRS"))?;
+    }
     // SAFETY: the state came from KVM_GET_XSAVE of a VM with the same CPUID and no dynamically enabled
     // features, for which the 4 KiB structure is complete (KVM API 4.43).
     unsafe { fd.set_xsave(&saved.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
