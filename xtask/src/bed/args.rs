@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_matrix_has_a_list_only_behind_an_equals_sign() {
         let (args, rest) = parse("--matrix port-io");
-        assert_eq!(args.matrix.unwrap().len(), 4);
+        assert_eq!(args.matrix.unwrap().len(), 5);
         assert_eq!(rest, ["port-io"]);
         let list = parse("--matrix=default,npt=0+vgif=0").0.matrix.unwrap();
         let names: Vec<_> = list.iter().map(ToString::to_string).collect();

@@ -84,8 +84,9 @@ impl Run<'_> {
             None => command.extend(runner.selection.iter().cloned()),
             Some(Resume { lost }) => {
                 command.push("--resume=/bed/results.jsonl".to_owned());
-                if let Some((loss, _)) = lost {
-                    command.push(format!("--lost={}", loss.word()));
+                if let Some(lost) = lost {
+                    command.push(format!("--lost={}", lost.how.word()));
+                    command.push(format!("--running={}", lost.case));
                     command.push("--console=/bed/console.txt".to_owned());
                 }
             }
@@ -136,7 +137,7 @@ impl Run<'_> {
         }
         if let Some(Resume { lost }) = resume {
             archive.copy("bed/results.jsonl", 0o644, &self.folder.journal_path())?;
-            let console = lost.as_ref().map(|(_, lines)| lines.join("\n")).unwrap_or_default();
+            let console = lost.as_ref().map(|lost| lost.console.join("\n")).unwrap_or_default();
             archive.file("bed/console.txt", 0o644, console.as_bytes()).context(cannot)?;
         }
         let config = serde_json::to_vec(&self.config(resume)).context(cannot)?;
@@ -167,7 +168,8 @@ impl Bed for Run<'_> {
     }
 
     fn remark(&mut self, text: &str) {
-        eprintln!("{text}");
+        // Of several machines at once it must say which.
+        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
     }
 }
 
