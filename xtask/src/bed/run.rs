@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bed_init::{CONFIG, Config, MODULES, RESULTS};
 
+use super::again;
 use super::amd::{Amd, Parts};
 use super::channel::Relay;
 use super::folder::RunFolder;
@@ -95,8 +96,10 @@ impl Run<'_> {
             file: format!("{}.ko", module.name),
             params: self.params.of(&module.name),
         });
+        let names: Vec<&str> = self.plan.modules.iter().map(|module| module.name.as_str()).collect();
         Config {
             modules: modules.collect(),
+            builtin_params: self.params.besides(&names),
             device: "/dev/kvm".to_owned(),
             command,
             environment: self.plan.environment.iter().cloned().collect(),
@@ -107,8 +110,8 @@ impl Run<'_> {
 
     /// The command that repeats this run.
     fn again(&self) -> String {
-        let command = format!("cargo xtask test --bed amd --kernel {}", self.plan.kernel.name);
-        if self.params == Params::default() { command } else { format!("{command} --params {}", self.params) }
+        let Plan { kernel, kernel_args, .. } = self.plan;
+        again::command("amd", &kernel.name, kernel.given.as_deref(), kernel_args, &self.params)
     }
 
     /// Everything that the machine needs, as a file without a name: nothing is left behind, however this ends.
