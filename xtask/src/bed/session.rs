@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bed_init::Event;
 
 use super::console::{clean, excerpt};
@@ -152,46 +152,33 @@ pub(crate) fn run(bed: &mut dyn Bed, patience: Patience, interrupted: bool) -> a
         let lost = resume.and_then(|resume| resume.lost);
         let mut seen = Seen { owed: lost.as_ref().map(|lost| lost.case.clone()), ..Seen::default() };
         let end = follow(bed, &mut *machine, &mut seen, patience, &mut room);
-        let stopped = machine.stop();
-        if let Ok(End::Done(status)) = end {
-            // The runner has said everything; how the machine ends changes nothing.
-            if let Err(error) = stopped {
-                bed.remark(&clean(&format!("{error:#}")));
-            }
-            return Ok(status);
-        }
-        let mut console = stopped.map(|lines| excerpt(&lines));
-        let last = |console: &anyhow::Result<Vec<String>>| match console {
-            Ok(lines) => lines.iter().map(|line| format!("\n    {line}")).collect(),
-            Err(error) => format!("\n    {error:#}"),
-        };
+        let stopped = machine.stop().map(|lines| excerpt(&lines));
         let (how, said) = match end {
             Ok(End::Lost(how, said)) => (how, said),
-            Ok(End::Done(status)) => return Ok(status),
-            Err(error) => return Err(anyhow!("{error:#}; the console ended with:{}", last(&console))),
+            Ok(End::Done(status)) => {
+                // The runner has said everything; how the machine ends changes nothing.
+                if let Err(error) = stopped {
+                    bed.remark(&clean(&format!("{error:#}")));
+                }
+                return Ok(status);
+            }
+            Err(error) => bail!("{error:#}; the console ended with:{}", indented(&stopped)),
         };
-        if let (Some(said), Ok(lines)) = (said, &mut console) {
-            lines.insert(0, clean(&said));
-        }
+        let console = stopped.map(|lines| said.iter().map(|said| clean(said)).chain(lines).collect());
+        let last = || indented(&console);
         journal |= seen.header;
         let word = match how {
             Loss::Crash => "died",
             Loss::Timeout => "went silent",
         };
         if !seen.up {
-            bail!(
-                "the kernel {word} before the suite could begin; its console ended with:{}",
-                last(&console)
-            );
+            bail!("the kernel {word} before the suite could begin; its console ended with:{}", last());
         }
         if !journal {
-            bail!("the kernel {word} before the first case; its console ended with:{}", last(&console));
+            bail!("the kernel {word} before the first case; its console ended with:{}", last());
         }
         if number > 1 && seen.verdicts == 0 && seen.running.is_none() {
-            bail!(
-                "the kernel {word} again and again without any verdict; its console ended with:{}",
-                last(&console)
-            );
+            bail!("the kernel {word} again and again without any verdict; its console ended with:{}", last());
         }
         let console = console?;
         let case = seen.running.as_ref().map_or("no case".to_owned(), |running| clean(&running.case));
@@ -206,6 +193,14 @@ pub(crate) fn run(bed: &mut dyn Bed, patience: Patience, interrupted: bool) -> a
     bail!(
         "the kernel died in {MOST_BOOTS} boots; results.jsonl has what was found until then, and --resume goes on"
     )
+}
+
+/// A console's last lines below a message, or why there are none.
+fn indented(console: &anyhow::Result<Vec<String>>) -> String {
+    match console {
+        Ok(lines) => lines.iter().map(|line| format!("\n    {line}")).collect(),
+        Err(error) => format!("\n    {error:#}"),
+    }
 }
 
 /// Listens to a machine until it is done or lost.

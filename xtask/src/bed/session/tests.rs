@@ -167,7 +167,7 @@ fn a_runner_that_is_killed_costs_its_case() {
     );
     assert_eq!(run(&mut bed, PATIENCE, false).unwrap(), 1);
     let console = ["/exitspec was killed by signal 9", "Linux version", "Out of memory"];
-    assert_eq!(bed.resumes[1], lost("a.a", Loss::Crash, &console));
+    assert_eq!(bed.resumes[1], Some(lost("a.a", Loss::Crash, &console)));
     let error = Fake::default().boot(&[UP, HEADER, killed], never, "").fails();
     assert!(error.contains("signal 9"), "no case ran: {error}");
 }
@@ -180,7 +180,7 @@ fn a_verdict_that_is_owed_stays_owed_and_nothing_else_is_blamed() {
         .boot(&[UP, &finished("a.a")], off, "third")
         .boot(&[UP, &started("a.c"), EXIT], never, "");
     assert_eq!(run(&mut bed, PATIENCE, false).unwrap(), 1);
-    let owed = lost("a.a", Loss::Crash, &["Linux version", "first"]);
+    let owed = Some(lost("a.a", Loss::Crash, &["Linux version", "first"]));
     assert_eq!(bed.resumes, [None, owed.clone(), owed, Some(Resume { lost: None })]);
     assert!(bed.remarks[2].contains("while no case ran"), "{:?}", bed.remarks);
 }
@@ -205,9 +205,9 @@ fn ids_of_a_machine_are_cleaned_before_they_are_shown() {
     assert!(bed.remarks[0].contains("while a[2J ran"), "{:?}", bed.remarks);
 }
 
-fn lost(case: &str, how: Loss, console: &[&str]) -> Option<Resume> {
+fn lost(case: &str, how: Loss, console: &[&str]) -> Resume {
     let console = console.iter().map(|line| (*line).to_owned()).collect();
-    Some(Resume { lost: Some(Lost { case: case.to_owned(), how, console }) })
+    Resume { lost: Some(Lost { case: case.to_owned(), how, console }) }
 }
 
 #[test]
@@ -221,8 +221,8 @@ fn a_panic_costs_the_case_that_ran_and_the_next_boot_goes_on() {
         bed.resumes,
         [
             None,
-            lost("a.b", Loss::Crash, &["Kernel panic: b"]),
-            lost("a.d", Loss::Timeout, &["Linux version", ""])
+            Some(lost("a.b", Loss::Crash, &["Kernel panic: b"])),
+            Some(lost("a.d", Loss::Timeout, &["Linux version", ""]))
         ]
     );
     assert_eq!(bed.journal().len(), 9);
