@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The host's own target: nothing has to be installed for it.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "guest";
 
 const RUSTFLAGS: &[&str] = &[
@@ -48,7 +49,7 @@ pub(crate) struct Args {
 ///
 /// Fails if cargo does, or if there are warnings that must not be.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let mut child = cargo(if args.clippy { "clippy" } else { "build" })
+    let mut child = cargo_for_guests(if args.clippy { "clippy" } else { "build" })
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo to build the guests")?;
@@ -67,9 +68,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cargo(verb: &str) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
+}
+
+fn cargo_for_guests(verb: &str) -> Command {
+    let mut command = cargo();
     command.current_dir(workspace()).args([verb, "--quiet", "--package", "guest-payloads", "--bins"]);
     command.args(["--features", "guest", "--profile", PROFILE, "--target", TARGET]);
     command.args(["--message-format", "json-diagnostic-rendered-ansi"]);

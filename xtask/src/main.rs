@@ -24,7 +24,7 @@ enum Verb {
     Build(build::Args),
     /// Build guests and runner, then run the suite (or what the arguments select of it).
     Test(test::Args),
-    /// Check everything: formatting, lints, documentation, tests, schema, and the suite on /dev/kvm.
+    /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in a bed.
     Ci(ci::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
     Schema,

@@ -59,6 +59,12 @@ pub(crate) fn check_bed(words: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Fetches what a run in a bed with these words needs; why that cannot be had, if it cannot.
+pub(crate) fn prepare_bed(words: &[&str]) -> anyhow::Result<Option<anyhow::Error>> {
+    let (bed, words) = BedArgs::split(&words.iter().map(OsString::from).collect::<Vec<_>>());
+    bed::prepare(&bed, bed::RunnerArgs::of(&words)?)
+}
+
 /// The runner's verb `test` with this workspace's manifests and payloads.
 fn suite() -> Command {
     let mut command = runner();
@@ -79,8 +85,7 @@ pub(crate) fn ask_runner(verb: &str) -> anyhow::Result<Vec<u8>> {
 
 /// The runner, built first if need be. Cargo replaces itself by it.
 fn runner() -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+    let mut command = build::cargo();
     command.args(["run", "--quiet", "--release", "--package", "host-runner", "--bin", "exitspec"]);
     command.arg("--manifest-path").arg(build::workspace().join("Cargo.toml")).arg("--");
     command

@@ -119,9 +119,12 @@ pub(super) struct TestArgs {
           conflicts_with_all = ["filters", "skip", "exact", "list", "ignored", "include_ignored"])]
     #[expect(clippy::option_option, reason = "clap's form of an option with an optional value")]
     pub(super) resume: Option<Option<String>>,
-    /// With --resume: the machine of that run died or hung, and this is the verdict of the cases that were running
-    #[arg(long, value_enum, value_name = "HOW", requires = "resume")]
+    /// With --resume: the machine of that run died or hung, and this is the verdict of the cases that --running names
+    #[arg(long, value_enum, value_name = "HOW", requires = "resume", requires = "running")]
     pub(super) lost: Option<Lost>,
+    /// With --lost: a case that was running then (repeatable)
+    #[arg(long, value_name = "CASE", requires = "lost")]
+    pub(super) running: Vec<String>,
     /// With --lost: what the machine's console said last, as evidence
     #[arg(long, value_name = "FILE", requires = "lost")]
     pub(super) console: Option<PathBuf>,

@@ -3,6 +3,7 @@
 mod args;
 mod begin;
 mod compare;
+mod lost;
 mod places;
 mod progress;
 mod run;

@@ -36,10 +36,10 @@ impl Run {
     /// Plays the case at this index of the suite.
     pub(super) fn play(&self, index: usize) -> Result<(), Failed> {
         let Some(case) = self.suite.cases().get(index) else { return Err("no such case".into()) };
-        self.keep(|journal| journal.started(&case.id))?;
+        let limit = time_limit(case, self.timeout_scale);
+        self.keep(|journal| journal.started(&case.id, limit))?;
         let start = Instant::now();
         self.kernel_log.begin(&case.id);
-        let limit = time_limit(case, self.timeout_scale);
         let outcome = self.pool.play(&case.id, limit, &mut |pid| self.kernel_log.started(&case.id, pid));
         let outcome = with_kernel_log(outcome, self.kernel_log.end(&case.id));
         let outcome = self.waivers.apply(&case.id, outcome);

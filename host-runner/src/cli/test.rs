@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
 
 use super::args::{Color, Format, TestArgs};
-use super::begin::{Lost, begin};
+use super::begin::begin;
+use super::lost::Lost;
 use super::places::Places;
 use super::progress::Progress;
 use super::run::Run;
@@ -70,7 +71,8 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         outcomes: Mutex::new(begun.done),
     });
     let lost = begun.lost.into_iter().map(|lost| lost_trial(&run, lost));
-    let trials = lost.chain(begun.todo.iter().map(|&index| trial(args, &run, index, &host))).collect();
+    let forced = begun.forced;
+    let trials = lost.chain(begun.todo.iter().map(|&index| trial(&run, index, forced, &host))).collect();
     // The threads end before this returns, and the worker processes with the pool.
     let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
     conclude(args, &run, &host, remarks, conclusion.has_failed())
@@ -92,9 +94,8 @@ fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite
     Ok(waivers)
 }
 
-fn trial(args: &TestArgs, run: &Arc<Run>, index: usize, host: &HostFacts) -> Trial {
+fn trial(run: &Arc<Run>, index: usize, forced: bool, host: &HostFacts) -> Trial {
     let case = &run.suite.cases()[index];
-    let forced = args.ignored || args.include_ignored;
     let reason = missing(&case.requires, host).filter(|_| !forced);
     let unplayed = |verdict, reason| run.settle_unplayed(case, Outcome::new(verdict, reason));
     match reason {

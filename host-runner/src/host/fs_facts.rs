@@ -36,6 +36,7 @@ impl HostFacts {
         Self {
             bed: LOCAL.to_owned(),
             kernel: read(root, "proc/sys/kernel/osrelease").trim().to_owned(),
+            build: read(root, "proc/sys/kernel/version").trim().to_owned(),
             cpu: cpuinfo_field(&cpuinfo, "model name"),
             cpu_vendor,
             microcode: cpuinfo_field(&cpuinfo, "microcode"),
@@ -122,6 +123,7 @@ mod tests {
             &format!("processor\t: 0\nvendor_id\t: {cpu}\nmodel name\t: A CPU\nmicrocode\t: 0x12\n"),
         );
         put("proc/sys/kernel/osrelease".into(), "6.18.0\n");
+        put("proc/sys/kernel/version".into(), "#1 SMP yesterday\n");
         for (module, parameters) in modules {
             fs::create_dir_all(root.path().join("sys/module").join(module)).unwrap();
             for (name, value) in *parameters {
@@ -163,5 +165,9 @@ mod tests {
         let now = host("GenuineIntel", &[("kvm_intel", &[("ept", "N\n")])]);
         assert!(then.differences(&then).is_empty());
         assert_eq!(then.differences(&now), ["module parameter kvm_intel.ept is `N` now and was `Y`"]);
+        // Two builds of one release are two kernels.
+        let built = HostFacts { build: "#2 SMP today".into(), ..then.clone() };
+        let said = ["the kernel's build is `#2 SMP today` now and was `#1 SMP yesterday`"];
+        assert_eq!(then.differences(&built), said);
     }
 }

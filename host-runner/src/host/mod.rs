@@ -32,6 +32,9 @@ pub struct HostFacts {
     pub bed: String,
     /// Kernel release, as `uname -r`.
     pub kernel: String,
+    /// Its build, as `uname -v`; empty where nobody said.
+    #[serde(default)]
+    pub build: String,
     /// CPU model, as /proc/cpuinfo's `model name`.
     pub cpu: String,
     /// CPU vendor, as /proc/cpuinfo's `vendor_id`: `GenuineIntel`.
@@ -64,6 +67,7 @@ impl HostFacts {
         };
         compare("the bed", &self.bed, &other.bed);
         compare("the kernel", &self.kernel, &other.kernel);
+        compare("the kernel's build", &self.build, &other.build);
         compare("the CPU", &self.cpu, &other.cpu);
         compare("the microcode", &self.microcode, &other.microcode);
         compare("KVM's backend", &self.backend, &other.backend);

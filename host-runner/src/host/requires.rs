@@ -74,6 +74,7 @@ mod tests {
         HostFacts {
             bed: "local".into(),
             kernel: "6.18".into(),
+            build: "#1".into(),
             cpu: "A CPU".into(),
             cpu_vendor: "GenuineIntel".into(),
             microcode: "0x1".into(),

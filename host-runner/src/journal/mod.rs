@@ -6,11 +6,13 @@
 mod fingerprint;
 mod mirror;
 mod read;
+mod revision;
 mod runs;
 
 pub use fingerprint::Fingerprint;
 pub use mirror::Mirror;
 pub use read::Recovered;
+pub use revision::revision;
 pub use runs::Runs;
 
 use std::fs::{File, OpenOptions};
@@ -40,6 +42,9 @@ pub struct Header {
     pub fingerprint: Fingerprint,
     /// The cases of the run, in their order.
     pub selected: Vec<String>,
+    /// Whether cases are played although the host lacks what they need.
+    #[serde(default)]
+    pub forced: bool,
 }
 
 /// A line.
@@ -47,8 +52,18 @@ pub struct Header {
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line {
     Header(Box<Header>),
-    Started { case: String, at: String },
-    Finished { case: String, outcome: Box<Outcome>, duration_us: u64 },
+    Started {
+        case: String,
+        at: String,
+        /// How long the case's process may live, in ms; whoever waits for the machine must wait longer.
+        #[serde(default)]
+        limit_ms: Option<u64>,
+    },
+    Finished {
+        case: String,
+        outcome: Box<Outcome>,
+        duration_us: u64,
+    },
 }
 
 /// A journal that is being written. Locked against a second run on the same file.
@@ -89,10 +104,11 @@ impl Journal {
         &self.path
     }
 
-    /// A case is about to boot.
-    pub fn started(&self, case: &str) -> io::Result<()> {
+    /// A case is about to boot, and is ended after `limit`.
+    pub fn started(&self, case: &str, limit: Duration) -> io::Result<()> {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        self.line(&Line::Started { case: case.to_owned(), at })?;
+        let limit_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        self.line(&Line::Started { case: case.to_owned(), at, limit_ms })?;
         // The case may take the whole machine with it.
         self.mirror.as_ref().map_or(Ok(()), Mirror::drain)
     }

@@ -14,6 +14,7 @@ fn header() -> Header {
         seed: 7,
         fingerprint: Fingerprint::default(),
         selected: vec!["a.one".into(), "a.two".into()],
+        forced: true,
     }
 }
 
@@ -23,11 +24,12 @@ fn a_torn_line_loses_only_itself_and_is_ended_before_the_next() {
     let path = Runs::in_folder(folder.path()).create().unwrap();
     let journal = Journal::create(&path, &header(), None).unwrap();
     for case in ["a.one", "a.two"] {
-        journal.started(case).unwrap();
+        journal.started(case, Duration::from_secs(7)).unwrap();
         journal.finished(case, &Outcome::pass(), Duration::from_micros(5)).unwrap();
     }
     drop(journal);
     let whole = fs::read(&path).unwrap();
+    assert!(String::from_utf8_lossy(&whole).contains("\"limit_ms\":7000}"));
     fs::write(&path, &whole[..whole.len() - 9]).unwrap();
 
     let (journal, recovered) = Journal::reopen(&path, None).unwrap();
@@ -96,17 +98,59 @@ fn the_newest_run_is_found_and_a_missing_one_is_named() {
 }
 
 #[test]
+fn journals_of_earlier_runners_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    drop(Journal::create(&path, &header(), None).unwrap());
+    let text = fs::read_to_string(&path).unwrap();
+    let build = format!(",\"build\":{}", serde_json::to_string(&header().host.build).unwrap());
+    let older = text.replace(",\"forced\":true", "").replace(",\"runner\":\"\"", "").replace(&build, "");
+    assert!(older.len() < text.len() - 30, "{older}");
+    fs::write(&path, older + "{\"event\":\"started\",\"case\":\"a.one\",\"at\":\"then\"}\n").unwrap();
+    let found = Recovered::read(&path).unwrap();
+    assert!(!found.header.forced);
+    assert_eq!(found.unfinished, ["a.one"]);
+}
+
+#[test]
 fn a_fingerprint_tells_which_files_changed() {
     let folder = tempfile::tempdir().unwrap();
-    let (manifest, payload) = (folder.path().join("a.toml"), folder.path().join("payload"));
-    fs::write(&manifest, "1").unwrap();
-    fs::write(&payload, "2").unwrap();
-    let take = |waivers| Fingerprint::take(folder.path(), std::slice::from_ref(&payload), waivers).unwrap();
+    let put = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let (payload, runner) = (put("payload", "2"), put("runner", "a program\0"));
+    put("a.toml", "1");
+    let take =
+        |waivers| Fingerprint::take(folder.path(), std::slice::from_ref(&payload), waivers, &runner).unwrap();
     let before = take("");
     assert!(before.differences(&take("")).is_empty());
     assert_eq!(before.differences(&take("w")), ["the waivers have changed"]);
-    fs::write(&payload, "3").unwrap();
+    // In a whole word, in the rest, by length.
+    for program in ["a Program\0", "a program\x01", "a program", "a program\0\0"] {
+        put("runner", program);
+        assert_eq!(before.differences(&take("")), ["the runner has changed"], "{program:?}");
+    }
+    put("runner", "a program\0");
+    put("payload", "3");
     assert_eq!(before.differences(&take("")), ["the guest payloads have changed"]);
-    fs::write(&manifest, "4").unwrap();
+    put("a.toml", "4");
     assert_eq!(before.differences(&take("")).len(), 2);
+}
+
+#[test]
+fn a_large_runner_is_read_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = folder.path().join("runner");
+    let take = |program: &[u8]| {
+        fs::write(&runner, program).unwrap();
+        Fingerprint::take(Path::new("/nonexistent"), &[], "", &runner).unwrap().runner
+    };
+    let mut program = vec![0; (1 << 17) + 8];
+    let before = take(&program);
+    for at in [0, (1 << 16) - 1, 1 << 16, program.len() - 1] {
+        program[at] = 0x80;
+        assert_ne!(take(&program), before, "{at:#x}");
+        program[at] = 0;
+    }
 }

@@ -111,7 +111,7 @@ fn disturb(churn: Churn, scene: &Scene, round: u32) -> Result<(), TargetError> {
             }
         }
         Churn::Pages => {
-            read(&scene.memory)?.drop_pages();
+            read(&scene.memory)?.drop_pages()?;
             apic_page::churn();
         }
         Churn::Kick => {

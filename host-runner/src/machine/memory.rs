@@ -50,10 +50,13 @@ impl Slot {
 
     /// Tells KVM of the slot, with this size, in every address space in which it exists.
     fn tell(&self, vm: &VmFd, size: u64) -> Result<(), TargetError> {
-        self.spaces.iter().try_for_each(|space| {
-            let region = self.region(size);
-            set_region(vm, kvm_userspace_memory_region { slot: region.slot | space << 16, ..region })
-        })
+        self.numbers()
+            .try_for_each(|slot| set_region(vm, kvm_userspace_memory_region { slot, ..self.region(size) }))
+    }
+
+    /// Its number in every address space in which it exists, which is in the upper half.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.spaces.iter().map(|space| self.number | space << 16)
     }
 }
 
@@ -217,25 +220,26 @@ impl Memory {
     }
 
     /// Drops the host's mappings of all guest pages; the data stays in the memfd.
-    pub fn drop_pages(&self) {
-        for slot in &self.slots {
+    pub fn drop_pages(&self) -> Result<(), TargetError> {
+        self.slots.iter().try_for_each(|slot| {
             // SAFETY: a shared file mapping: MADV_DONTNEED only unmaps, the next access finds the same data.
             let dropped = unsafe { madvise(slot.host.cast(), slot.len as usize, MmapAdvise::MADV_DONTNEED) };
-            debug_assert!(dropped.is_ok(), "MADV_DONTNEED on guest memory");
-        }
+            dropped.map_err(|e| system("MADV_DONTNEED on guest memory", e))
+        })
     }
 
-    /// KVM_GET_DIRTY_LOG: numbers of the pages written since it was last asked.
+    /// KVM_GET_DIRTY_LOG: numbers of the pages written since it was last asked, in or outside of SMM.
     pub fn dirty_pages(&self, vm: &VmFd, name: &str) -> Result<Vec<u32>, TargetError> {
         let slot = self.slot(name)?;
-        let log = vm.get_dirty_log(slot.number, slot.len as usize).map_err(|e| TargetError::Ioctl {
-            what: format!("KVM_GET_DIRTY_LOG of slot `{name}`"),
-            error: e.to_string(),
-        })?;
-        let pages = 0..(slot.len / PAGE) as u32;
-        let dirty =
-            |page: &u32| log.get(*page as usize / 64).is_some_and(|word| word >> (page % 64) & 1 == 1);
-        Ok(pages.filter(dirty).collect())
+        // Each address space has its own log of the same memory.
+        let logs = slot.numbers().map(|number| {
+            vm.get_dirty_log(number, slot.len as usize).map_err(|e| TargetError::Ioctl {
+                what: format!("KVM_GET_DIRTY_LOG of slot `{name}` ({number:#x})"),
+                error: e.to_string(),
+            })
+        });
+        let logs: Vec<Vec<u64>> = logs.collect::<Result<_, _>>()?;
+        Ok(in_any(&logs, (slot.len / PAGE) as u32))
     }
 
     /// An unrelated memslot of one page comes and goes.
@@ -265,6 +269,14 @@ impl Drop for Memory {
             debug_assert!(unmapped.is_ok(), "munmap of guest memory");
         }
     }
+}
+
+/// The pages that are set in one bitmap at least.
+fn in_any(logs: &[Vec<u64>], pages: u32) -> Vec<u32> {
+    let is_set = |log: &Vec<u64>, page: u32| {
+        log.get(page as usize / 64).is_some_and(|word| word >> (page % 64) & 1 == 1)
+    };
+    (0..pages).filter(|&page| logs.iter().any(|log| is_set(log, page))).collect()
 }
 
 fn set_region(vm: &VmFd, region: kvm_userspace_memory_region) -> Result<(), TargetError> {
@@ -320,10 +332,30 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_dirty_if_one_address_space_says_so() {
+        assert_eq!(in_any(&[vec![0b01, 1], vec![0b10]], 66), [0, 1, 64]);
+        assert_eq!(in_any(&[vec![0b111]], 2), [0, 1], "no page beyond the slot");
+        let slot = |name: &str, smram| SlotSpec {
+            name: name.into(),
+            gpa: 0x2000,
+            pages: 1,
+            read_only: false,
+            log_dirty: true,
+            present: true,
+            smram,
+            fill: 0,
+        };
+        let memory = Memory::new(0x2000, true, &[slot("both", false), slot("smram", true)]).unwrap();
+        let numbers = |name: &str| memory.slot(name).unwrap().numbers().collect::<Vec<_>>();
+        assert_eq!(numbers("both"), [1, 0x1_0001]);
+        assert_eq!(numbers("smram"), [0x1_0002]);
+    }
+
+    #[test]
     fn dropped_pages_keep_their_data() {
         let memory = memory();
         assert!(memory.write(0x1000, b"kept"));
-        memory.drop_pages();
+        memory.drop_pages().unwrap();
         let mut bytes = [0; 4];
         assert!(memory.read(0x1000, &mut bytes));
         assert_eq!(&bytes, b"kept");

@@ -19,7 +19,8 @@ pub fn write(vcpu: &Vcpu, memory: &Memory, values: &[(&str, u64)]) -> Result<(),
     values.iter().try_for_each(|(name, value)| {
         let Field { offset, size } = field(layout, name)?;
         let bytes = value.to_le_bytes();
-        let written = memory.write(base + offset, &bytes[..usize::from(size)]);
+        let at = base.checked_add(offset);
+        let written = at.is_some_and(|at| memory.write(at, &bytes[..usize::from(size)]));
         written.then_some(()).ok_or_else(|| nowhere(base))
     })
 }
@@ -42,10 +43,26 @@ fn field(layout: Layout, name: &str) -> Result<Field, TargetError> {
 
 fn load(memory: &Memory, base: u64, field: Field) -> Result<u64, TargetError> {
     let mut bytes = [0; 8];
-    let read = memory.read(base + field.offset, &mut bytes[..usize::from(field.size)]);
+    let at = base.checked_add(field.offset);
+    let read = at.is_some_and(|at| memory.read(at, &mut bytes[..usize::from(field.size)]));
     read.then(|| u64::from_le_bytes(bytes)).ok_or_else(|| nowhere(base))
 }
 
 fn nowhere(base: u64) -> TargetError {
     TargetError::Harness(format!("no memslot holds the SMM state save area of SMBASE {base:#x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_area_beyond_the_address_space_is_in_no_memslot() {
+        let memory = Memory::new(0x2_0000, true, &[]).unwrap();
+        let field = Field { offset: REVISION, size: 4 };
+        assert_eq!(load(&memory, 0, field).unwrap(), 0);
+        for base in [0x2_0000, u64::MAX - REVISION, u64::MAX] {
+            assert!(load(&memory, base, field).is_err(), "{base:#x}");
+        }
+    }
 }

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::paint::safe;
 use super::summary::Tally;
 use crate::host::HostFacts;
 use crate::outcome::{Outcome, Verdict};
 
 /// The longest head of a line below the cases.
 const WAIVED: &str = "deviated as waived";
+/// The longest name of a case or host that is shown, in characters; a journal may come from anywhere.
+const LONGEST: usize = 200;
 
 /// A run.
 #[derive(Debug)]
@@ -81,14 +84,14 @@ impl fmt::Display for Table {
         for (index, (column, settings)) in self.columns.iter().zip(self.settings()).enumerate() {
             let Column { name, host, .. } = column;
             let line = format!("{:>2}  {}, Linux {}, {name}  {settings}", index + 1, host.bed, host.kernel);
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f, "{}", shown(&line).trim_end())?;
         }
         let cases: BTreeSet<&String> = self
             .columns
             .iter()
             .flat_map(|column| column.selected.iter().chain(column.outcomes.keys()))
             .collect();
-        let width = cases.iter().map(|case| case.len()).max().unwrap_or(0).max(WAIVED.len());
+        let width = cases.iter().map(|case| shown(case).len()).max().unwrap_or(0).max(WAIVED.len());
         let mut row = |head: &str, cells: &[String]| {
             let cells: String = cells.iter().map(|cell| format!("  {cell:<7}")).collect();
             writeln!(f, "{}", format!("{head:<width$}{cells}").trim_end())
@@ -97,7 +100,7 @@ impl fmt::Display for Table {
         for case in &cases {
             let words: Vec<String> = self.columns.iter().map(|column| column.word(case).to_owned()).collect();
             if self.all || words.iter().any(|word| word != Verdict::Pass.word()) {
-                row(case, &words)?;
+                row(&shown(case), &words)?;
             }
         }
         let tallies: Vec<Tally> =
@@ -110,6 +113,11 @@ impl fmt::Display for Table {
         count("skipped", |tally| tally.skipped)?;
         count(WAIVED, |tally| tally.xfail)
     }
+}
+
+/// Text of a journal, as a terminal may have it.
+fn shown(text: &str) -> String {
+    safe(&text.chars().take(LONGEST).collect::<String>())
 }
 
 #[cfg(test)]
@@ -151,6 +159,16 @@ mod tests {
         assert_eq!(lines[4], row("a.two", "pass", "fail"));
         assert_eq!(lines[5], row("held", "2", "1"));
         assert!(!text.contains("a.one"), "it is a pass everywhere");
+    }
+
+    #[test]
+    fn a_journal_cannot_steer_the_terminal() {
+        let mut run = column("\x1b[2J", &[("a.one", Verdict::Pass)]);
+        run.selected = vec!["a.\x1b[31mred\n".into(), "x".repeat(100_000)];
+        run.host.kernel = "6\r".into();
+        let text = Table::new(vec![run, column("0", &[])], true).to_string();
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+        assert!(text.contains("a.\\u{1b}[31mred\\n") && text.lines().all(|line| line.len() < 300), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a user of the runner relies on.
 
 use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub(crate) fn all() -> Vec<Trial> {
         a_kernel_report_fails_its_case,
         a_killed_run_is_resumed,
         a_machine_that_died_is_a_crash,
+        only_what_was_running_is_lost,
+        what_is_forced_stays_forced,
         runs_are_compared,
         a_bed_has_its_own_waivers,
         a_changed_suite_is_not_resumed,
@@ -169,8 +172,10 @@ fn a_machine_that_died_is_a_crash() {
     fs::write(&console, format!("Kernel panic - not syncing\n{}\n", "x".repeat(5000))).unwrap();
     let console = format!("--console={}", console.display());
     lab.run(&["--lost=crash"]).ends(2);
+    lab.run(&["--resume", "--lost=crash"]).ends(2).says("--running");
     lab.run(&["--resume", "--bed=intel"]).ends(2).says("the bed is `intel` now and was `amd`");
-    let ran = lab.run(&["--resume", "--lost=crash", &console, "--bed=amd", &mirror(&second)]);
+    let lost = ["--resume", "--lost=crash", "--running=t.gate", &console, "--bed=amd", &mirror(&second)];
+    let ran = lab.run(&lost);
     ran.ends(1).says("2 passed, 1 failed, 0 skipped").says("Kernel panic - not syncing");
     assert_eq!(lab.verdict("t.gate"), Verdict::Crash);
     let outcome = &lab.outcomes()["t.gate"];
@@ -179,6 +184,33 @@ fn a_machine_that_died_is_a_crash() {
     assert_eq!(lab.runs(), ["t.pass1", "t.gate", "t.pass2"], "what killed the machine is not played again");
     let whole = fs::read_to_string(lab.journal()).unwrap();
     assert_eq!(whole, seen + &fs::read_to_string(&second).unwrap(), "the second mirror has what is new");
+}
+
+fn only_what_was_running_is_lost() {
+    let lab = Lab::new("t.pass1,t.gate,t.pass2");
+    die_at_the_gate(&lab, &[]);
+    // The run was stopped there, and the next machine died of another case.
+    let mut journal = fs::OpenOptions::new().append(true).open(lab.journal()).unwrap();
+    journal.write_all(b"{\"event\":\"started\",\"case\":\"t.pass2\",\"at\":\"later\"}\n").unwrap();
+    drop(journal);
+    fs::write(lab.path("gate.open"), "").unwrap();
+    lab.run(&["--resume", "--lost=timeout", "--running=t.pass2", "--running=t.pass1"]).ends(1);
+    assert_eq!(lab.verdict("t.pass2"), Verdict::Timeout);
+    assert_eq!(lab.verdict("t.gate"), Verdict::Pass);
+    assert_eq!(lab.verdict("t.pass1"), Verdict::Pass, "it has its verdict");
+    assert_eq!(lab.runs(), ["t.pass1", "t.gate", "t.gate"]);
+}
+
+fn what_is_forced_stays_forced() {
+    for option in ["--include-ignored", "--ignored"] {
+        let lab = Lab::new("t.gate,t.needs-cap.gate,t.needs-cap.pass");
+        // With --ignored only the latter two are selected.
+        die_at_the_gate(&lab, &[option]);
+        fs::write(lab.path("gate.open"), "").unwrap();
+        lab.run(&["--resume"]).ends(0).says("0 skipped");
+        assert_eq!(lab.verdict("t.needs-cap.pass"), Verdict::Pass, "{option}");
+        lab.run(&["--resume", option]).ends(2);
+    }
 }
 
 fn runs_are_compared() {
@@ -222,6 +254,13 @@ fn a_changed_suite_is_not_resumed() {
     lab.run(&["--resume", "--seed=5"]).ends(2).says("its seed is 1");
     lab.run(&["--resume=nowhere"]).ends(2).says("no such run");
     lab.run(&["--resume"]).ends(0);
+    let whole = fs::read_to_string(lab.journal()).unwrap();
+    for (field, words) in
+        [("\"runner\":\"", "the runner has changed"), ("\"build\":\"", "the kernel's build is")]
+    {
+        fs::write(lab.journal(), whole.replacen(field, &format!("{field}0"), 1)).unwrap();
+        lab.run(&["--resume"]).ends(2).says(words);
+    }
 }
 
 fn waivers_expect_and_rot() {

@@ -10,10 +10,16 @@ use exitspec::case::{Basis, Budget, Case, MachineSpec, Place, Requires};
 use exitspec::outcome::{Outcome, Verdict};
 use exitspec::suite::{RunContext, Sources, Suite};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::getppid;
+use nix::unistd::{Pid, getppid};
 
-const CASES: &[&str] =
-    &["t.passes-before", "t.panics-the-kernel", "t.passes-between", "t.stops-the-runner", "t.fails-after"];
+const CASES: &[&str] = &[
+    "t.passes-before",
+    "t.panics-the-kernel",
+    "t.passes-between",
+    "t.stops-the-runner",
+    "t.kills-the-runner",
+    "t.fails-after",
+];
 
 struct Fake(Vec<Case>);
 
@@ -52,6 +58,9 @@ impl Suite for Fake {
     fn run(&self, case: &Case, _: &RunContext) -> Outcome {
         let done = match case.id.as_str() {
             "t.panics-the-kernel" => fs::write("/proc/sysrq-trigger", "c").map_err(|error| error.to_string()),
+            "t.kills-the-runner" => {
+                runner().and_then(|runner| kill(runner, Signal::SIGKILL).map_err(|error| error.to_string()))
+            }
             // Nothing comes from the machine any more then, as from one that hangs.
             "t.stops-the-runner" => kill(getppid(), Signal::SIGSTOP).map_err(|error| error.to_string()),
             "t.fails-after" => return Outcome::new(Verdict::Fail, "rax is 0x7"),
@@ -63,4 +72,13 @@ impl Suite for Fake {
         std::thread::sleep(Duration::from_mins(10));
         Outcome::new(Verdict::Error, "the machine is still there")
     }
+}
+
+/// The runner: the parent of the worker, whose child plays this case.
+fn runner() -> Result<Pid, String> {
+    let place = format!("/proc/{}/stat", getppid());
+    let text = fs::read_to_string(&place).map_err(|error| format!("{place}: {error}"))?;
+    // Its name, in parentheses, may hold anything.
+    let parent = text.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+    parent.and_then(|pid| pid.parse().ok()).map(Pid::from_raw).ok_or_else(|| format!("{place}: no parent"))
 }

@@ -24,6 +24,10 @@ pub struct Config {
     pub modules: Vec<Module>,
     /// The device that must be there then.
     pub device: String,
+    /// Parameters of what is built into the kernel, as `kvm_amd.npt`: they must exist, since the kernel ignores what
+    /// it does not know on its command line.
+    #[serde(default)]
+    pub builtin_params: Vec<String>,
     /// The runner and its arguments.
     pub command: Vec<String>,
     /// The runner's environment.

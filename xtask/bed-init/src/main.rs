@@ -69,6 +69,10 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
             loaded(&config.modules)
         ));
     }
+    if let Some(param) = missing(Path::new("/sys/module"), &config.builtin_params) {
+        let (module, name) = param.split_once('.').unwrap_or((param, ""));
+        return Err(format!("{module} is built into this kernel and has no parameter {name}"));
+    }
     say(results, &Event::BedUp);
     let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
     let mut child = Command::new(program)
@@ -97,6 +101,15 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
 fn loaded(modules: &[Module]) -> String {
     let names: Vec<&str> = modules.iter().map(|module| module.file.as_str()).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// The first of these parameters that no module below `modules` has.
+fn missing<'a>(modules: &Path, params: &'a [String]) -> Option<&'a String> {
+    let exists = |param: &&String| {
+        let (module, name) = param.split_once('.').unwrap_or((param, ""));
+        modules.join(module).join("parameters").join(name).is_file()
+    };
+    params.iter().find(|param| !exists(param))
 }
 
 /// Writes what the runner says to the line for text, whole lines at a time, each with a mark.
@@ -142,4 +155,24 @@ fn terminal(path: &str) -> std::io::Result<File> {
 fn say(mut results: &File, event: &Event) {
     // There is nobody left to tell if this fails; the console has the message already.
     let _ = results.write_all(event.line().as_bytes()).and_then(|()| tcdrain(results).map_err(Into::into));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_that_is_not_there_is_named() {
+        let modules = std::env::temp_dir().join(format!("bed-init-{}", std::process::id()));
+        let folder = modules.join("kvm_amd/parameters");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("npt"), "1").unwrap();
+        let params = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(missing(&modules, &[]), None);
+        assert_eq!(missing(&modules, &params(&["kvm_amd.npt"])), None);
+        for wrong in ["kvm_amd.nptt", "kvm.npt", "kvm_amd", "kvm_amd."] {
+            assert_eq!(missing(&modules, &params(&["kvm_amd.npt", wrong])).unwrap(), wrong);
+        }
+        fs::remove_dir_all(&modules).unwrap();
+    }
 }

@@ -6,18 +6,18 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use super::channel::{Lines, Relay, drain};
-use super::console::{Console, clean};
+use super::console::{Console, EMULATOR, clean};
 use super::kernel::Kernel;
 use super::qemu::Qemu;
 use super::session::{Heard, Machine};
@@ -44,12 +44,15 @@ const KERNEL_ARGS: &[&str] = &[
 
 /// How long a machine whose work is done may take to switch itself off.
 const GRACE: Duration = Duration::from_secs(5);
+/// How many lines of results may wait to be read; the machine waits for the rest.
+const WAITING: usize = 8;
 
 /// A machine that is running.
 #[derive(Debug)]
 pub(crate) struct Amd {
     child: Child,
-    lines: Receiver<Option<Vec<u8>>>,
+    lines: Receiver<Vec<u8>>,
+    silent: bool,
     console: Option<JoinHandle<io::Result<Vec<String>>>>,
     others: Vec<JoinHandle<io::Result<()>>>,
     errors: Option<JoinHandle<io::Result<Vec<String>>>>,
@@ -93,73 +96,69 @@ impl Amd {
 
         let child = start(command, theirs)?;
         let mut machine =
-            Self { child, lines: mpsc::channel().1, console: None, others: Vec::new(), errors: None };
+            Self { child, lines: deaf(), silent: false, console: None, others: Vec::new(), errors: None };
         let stderr = machine.child.stderr.take().context("QEMU has no standard error")?;
         machine.errors = Some(thread::spawn(move || tail(stderr, io::sink())));
         let [console_line, text_line, results_line] =
             <[UnixStream; 3]>::try_from(ours).map_err(|_| anyhow!("a machine has three lines"))?;
         machine.console = Some(thread::spawn(move || tail(console_line, console)));
         machine.others.push(thread::spawn(move || drain(text_line, |bytes| text.take(bytes))));
-        let (give, lines) = mpsc::channel();
+        let (give, lines) = mpsc::sync_channel(WAITING);
         machine.lines = lines;
         machine.others.push(thread::spawn(move || {
             let mut cut = Lines::default();
             drain(results_line, |bytes| {
-                // A part of a line is a sign of life, too. Nobody listens any more when the run is over.
-                let _ = give.send(None);
-                cut.take(bytes, |line| drop(give.send(Some(line))));
+                // Nobody listens any more when the run is over.
+                cut.take(bytes, |line| drop(give.send(line)));
                 Ok(())
             })
         }));
         Ok(machine)
     }
 
-    /// Waits until the machine is off, or switches it off.
-    fn end(&mut self) -> io::Result<bool> {
+    /// Waits until the machine is off, or switches it off; `None` if that was our doing.
+    fn end(&mut self) -> io::Result<Option<ExitStatus>> {
         let start = Instant::now();
-        while start.elapsed() < GRACE {
+        loop {
             if let Some(status) = self.child.try_wait()? {
-                return Ok(status.success());
+                return Ok(Some(status));
+            }
+            // One that has been silent for minutes does nothing any more.
+            if self.silent || start.elapsed() >= GRACE {
+                break;
             }
             thread::sleep(Duration::from_millis(20));
         }
         self.child.kill()?;
         self.child.wait()?;
-        // It was not its own fault.
-        Ok(true)
+        Ok(None)
     }
 }
 
 impl Machine for Amd {
     fn listen(&mut self, patience: Duration) -> anyhow::Result<Heard> {
-        loop {
-            match self.lines.recv_timeout(patience) {
-                Ok(Some(line)) => return Ok(Heard::Line(line)),
-                Ok(None) => {}
-                Err(RecvTimeoutError::Timeout) => return Ok(Heard::Silence),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Heard::Ended),
-            }
-        }
+        let heard = match self.lines.recv_timeout(patience) {
+            Ok(line) => Heard::Line(line),
+            Err(RecvTimeoutError::Timeout) => Heard::Silence,
+            Err(RecvTimeoutError::Disconnected) => Heard::Ended,
+        };
+        self.silent = matches!(heard, Heard::Silence);
+        Ok(heard)
     }
 
     fn stop(&mut self) -> anyhow::Result<Vec<String>> {
-        let good = self.end().context("cannot switch QEMU off")?;
-        let errors = join(self.errors.take())?;
-        let console = join(self.console.take())?;
+        // Whoever waits for a reader would wait for ever.
+        self.lines = deaf();
+        let status = self.end().context("cannot switch QEMU off")?;
+        let errors = join(self.errors.take())?.unwrap_or_default();
+        let mut console = join(self.console.take())?.unwrap_or_default();
         for thread in self.others.drain(..) {
             join(Some(thread))?;
         }
-        if !good {
-            // The CPU's features that TCG lacks are known and harmless.
-            let errors = errors.unwrap_or_default();
-            let errors: Vec<&str> = errors
-                .iter()
-                .map(String::as_str)
-                .filter(|line| !line.contains("TCG doesn't support"))
-                .collect();
-            bail!("QEMU failed: {}", errors.join("\n    "));
+        if let Some(status) = status.filter(|status| !status.success()) {
+            console.extend(failure(status, errors));
         }
-        Ok(console.unwrap_or_default())
+        Ok(console)
     }
 }
 
@@ -169,6 +168,18 @@ impl Drop for Amd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lines from nowhere.
+fn deaf() -> Receiver<Vec<u8>> {
+    mpsc::sync_channel(0).1
+}
+
+/// What to say of a QEMU that ended with this status, and with these errors.
+fn failure(status: ExitStatus, errors: Vec<String>) -> impl Iterator<Item = String> {
+    // The CPU's features that TCG lacks are known and harmless.
+    let errors = errors.into_iter().filter(|line| !line.contains("TCG doesn't support"));
+    std::iter::once(format!("{EMULATOR}QEMU, {status}")).chain(errors)
 }
 
 /// Writes down what a line says; its last lines.
@@ -203,4 +214,22 @@ fn start(mut command: Command, files: Vec<OwnedFd>) -> anyhow::Result<Child> {
     // would go unnoticed.
     drop(command);
     Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::bed::console::excerpt;
+
+    #[test]
+    fn how_qemu_ended_is_part_of_the_evidence() {
+        let errors = ["warning: TCG doesn't support requested feature", "qemu: out of memory"];
+        let mut console = vec!["BUG: KASAN: earlier".to_owned()];
+        console.extend(failure(ExitStatus::from_raw(9), errors.map(str::to_owned).to_vec()));
+        let excerpt = excerpt(&console);
+        assert!(excerpt[0].contains("QEMU, signal: 9"), "{excerpt:?}");
+        assert_eq!(excerpt[1..], ["qemu: out of memory"]);
+    }
 }

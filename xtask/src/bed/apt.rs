@@ -4,7 +4,8 @@
 //! something. Checksums and signatures are apt's business.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,17 +40,65 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
+/// Debian's keys, below the root, and the package that has them; other systems have it, too, but not installed.
+const KEYS: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
+const KEYRING: &str = "debian-archive-keyring";
+
 /// A line of sources.list for a suite of Debian, from Debian's own servers.
 pub(crate) fn debian(suite: &str) -> String {
     let place = if suite.ends_with("-security") { "debian-security" } else { "debian" };
-    let key = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    format!("deb [signed-by={key}] http://deb.debian.org/{place} {suite} main")
+    format!("deb [signed-by=/{KEYS}] http://deb.debian.org/{place} {suite} main")
+}
+
+/// Lines of [`debian()`] with Debian's keys where they are: on the host, or unpacked in `folder`.
+fn with_keys(lines: Vec<String>, host: &Path, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let wanted = format!("signed-by=/{KEYS}]");
+    if host.join(KEYS).is_file() || !lines.iter().any(|line| line.contains(&wanted)) {
+        return Ok(lines);
+    }
+    let ours = folder.join("keyring");
+    if !ours.join(KEYS).is_file() {
+        fetch_keys(folder, &ours).with_context(|| {
+            format!("Debian's keys are not here; install them: sudo apt-get install {KEYRING}")
+        })?;
+    }
+    let found = format!("signed-by={}]", ours.join(KEYS).display());
+    // This form of the file has no way to write a space.
+    if found.contains(char::is_whitespace) {
+        bail!("Debian's keys are not here; install them: sudo apt-get install {KEYRING}");
+    }
+    Ok(lines.into_iter().map(|line| line.replace(&wanted, &found)).collect())
+}
+
+/// Debian's keys by the host's own sources, which vouch for them; unpacked, not installed.
+fn fetch_keys(folder: &Path, to: &Path) -> anyhow::Result<()> {
+    let draft = tempfile::tempdir_in(folder).context("cannot make a folder to unpack in")?;
+    let download = |sources: &Sources| Apt::open(sources, folder)?.download(KEYRING, draft.path());
+    let deb = download(&Sources::Host).or_else(|_| download(&Sources::HostAnd(None)))?;
+    let tree = draft.path().join("tree");
+    let status = Command::new("dpkg-deb").arg("-x").args([&deb, &tree]).status();
+    if !status.context("cannot start dpkg-deb")?.success() || !tree.join(KEYS).is_file() {
+        bail!("{} does not have {KEYS}", deb.display());
+    }
+    if to.exists() {
+        fs::remove_dir_all(to).with_context(|| format!("cannot remove {}", to.display()))?;
+    }
+    fs::rename(&tree, to).with_context(|| format!("cannot make {}", to.display()))
 }
 
 impl Apt {
     /// Opens these sources; lists of our own are kept in `folder` and read anew.
     pub(crate) fn open(sources: &Sources, folder: &Path) -> anyhow::Result<Self> {
-        let Some(parts) = Self::write(sources, folder)
+        let host = Path::new("/");
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let sources = match sources.clone() {
+            Sources::HostAnd(Some(line)) => {
+                Sources::HostAnd(with_keys(vec![line], host, folder)?.into_iter().next())
+            }
+            Sources::Only(lines) => Sources::Only(with_keys(lines, host, folder)?),
+            other => other,
+        };
+        let Some(parts) = Self::write(&sources, host, folder)
             .with_context(|| format!("cannot write apt's files in {}", folder.display()))?
         else {
             return Ok(Self { options: Vec::new() });
@@ -76,8 +125,8 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Writes sources down; the folder that holds them, or `None` for the host's own.
-    fn write(sources: &Sources, folder: &Path) -> std::io::Result<Option<PathBuf>> {
+    /// Writes sources down; the folder that holds them, or `None` for the host's own. `root` is the host's.
+    fn write(sources: &Sources, root: &Path, folder: &Path) -> std::io::Result<Option<PathBuf>> {
         let (host, lines) = match sources {
             Sources::Host => return Ok(None),
             Sources::HostAnd(line) => (true, line.iter().cloned().collect()),
@@ -91,15 +140,20 @@ impl Apt {
             fs::create_dir_all(folder.join(name))?;
         }
         if host {
-            for entry in fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten() {
-                symlink(entry.path(), parts.join(entry.file_name()))?;
+            for entry in fs::read_dir(root.join("etc/apt/sources.list.d")).into_iter().flatten().flatten() {
+                // No name of theirs is one of ours.
+                let mut name = OsString::from("host-");
+                name.push(entry.file_name());
+                symlink(entry.path(), parts.join(name))?;
             }
-            let list = Path::new("/etc/apt/sources.list");
+            let list = root.join("etc/apt/sources.list");
             if list.is_file() {
                 symlink(list, parts.join("sources.list"))?;
             }
         }
-        fs::write(parts.join("exitspec.list"), lines.join("\n") + "\n")?;
+        // Never through a link, which would lead to a file of the host's.
+        let mut file = OpenOptions::new().write(true).create_new(true).open(parts.join("exitspec.list"))?;
+        file.write_all((lines.join("\n") + "\n").as_bytes())?;
         Ok(Some(parts))
     }
 
@@ -153,11 +207,12 @@ mod tests {
     #[test]
     fn sources_are_written_beside_the_hosts_and_never_over_them() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Apt::write(&Sources::Host, folder.path()).unwrap(), None);
+        let root = Path::new("/nonexistent");
+        assert_eq!(Apt::write(&Sources::Host, root, folder.path()).unwrap(), None);
         let only = Sources::Only(vec![debian("bookworm"), debian("bookworm-security")]);
         // Twice: what an earlier run left is no obstacle.
         for _ in 0..2 {
-            let parts = Apt::write(&only, folder.path()).unwrap().unwrap();
+            let parts = Apt::write(&only, root, folder.path()).unwrap().unwrap();
             let names: Vec<_> =
                 fs::read_dir(&parts).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(names, ["exitspec.list"]);
@@ -167,5 +222,44 @@ mod tests {
                     && text.contains("/debian-security bookworm-security ")
             );
         }
+    }
+
+    #[test]
+    fn a_source_of_the_hosts_with_our_name_stays_as_it_is() {
+        let (root, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let theirs = root.path().join("etc/apt/sources.list.d");
+        fs::create_dir_all(&theirs).unwrap();
+        for name in ["exitspec.list", "other.sources"] {
+            fs::write(theirs.join(name), "theirs").unwrap();
+        }
+        fs::write(root.path().join("etc/apt/sources.list"), "theirs").unwrap();
+        let sources = Sources::HostAnd(Some("ours".into()));
+        for _ in 0..2 {
+            let parts = Apt::write(&sources, root.path(), folder.path()).unwrap().unwrap();
+            let mut texts: Vec<_> = fs::read_dir(&parts)
+                .unwrap()
+                .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+                .collect();
+            texts.sort();
+            assert_eq!(texts, ["ours\n", "theirs", "theirs", "theirs"]);
+            assert_eq!(fs::read_to_string(theirs.join("exitspec.list")).unwrap(), "theirs");
+        }
+    }
+
+    #[test]
+    fn debians_keys_are_the_hosts_or_unpacked_ones() {
+        let (root, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let put = |under: &Path| {
+            fs::create_dir_all(under.join(KEYS).parent().unwrap()).unwrap();
+            fs::write(under.join(KEYS), "keys").unwrap();
+        };
+        let lines = || vec![debian("sid"), "deb http://example.org x main".to_owned()];
+        put(&folder.path().join("keyring"));
+        let found = with_keys(lines(), root.path(), folder.path()).unwrap();
+        let place = format!("[signed-by={}/keyring/{KEYS}]", folder.path().display());
+        assert!(found[0].contains(&place), "{found:?}");
+        assert_eq!(found[1], lines()[1]);
+        put(root.path());
+        assert_eq!(with_keys(lines(), root.path(), folder.path()).unwrap(), lines());
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 use super::kernel::Spec;
@@ -44,9 +45,9 @@ pub(crate) struct BedArgs {
     /// More words for the kernel's command line (repeatable)
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub(crate) kernel_args: Vec<String>,
-    /// How long the kernel may take until the suite begins, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    pub(crate) boot_timeout: u64,
+    /// How long the kernel may take until the suite begins, in seconds [default: 120]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) boot_timeout: Option<u64>,
 }
 
 impl BedArgs {
@@ -57,14 +58,34 @@ impl BedArgs {
         let matches = command().get_matches_from(ours);
         // What `get_matches_from` took has this form.
         let args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let Err(mistake) = args.check() {
+            command().error(ErrorKind::ArgumentConflict, mistake).exit();
+        }
         (args, rest)
+    }
+
+    /// Refuses options that would have no effect.
+    fn check(&self) -> Result<(), &'static str> {
+        if self.bed == Some(Where::Local) && self.emulated() {
+            return Err(
+                "this machine's kernel and its parameters are as they are: --bed local takes no other option of a bed",
+            );
+        }
+        if self.jobs > 1 && self.matrix.is_none() {
+            return Err("--jobs is for --matrix: without it there is one machine");
+        }
+        Ok(())
+    }
+
+    /// Whether an option is there that only an emulated machine can follow.
+    fn emulated(&self) -> bool {
+        let machine = self.kernel.is_some() || self.modules.is_some() || self.matrix.is_some();
+        machine || !self.params.is_empty() || !self.kernel_args.is_empty() || self.boot_timeout.is_some()
     }
 
     /// Where the suite runs, if that is not said, follows from the rest.
     pub(crate) fn place(&self) -> Where {
-        let emulated = self.kernel.is_some() || self.modules.is_some() || self.matrix.is_some();
-        let emulated = emulated || !self.params.is_empty() || !self.kernel_args.is_empty();
-        self.bed.unwrap_or(if emulated { Where::Amd } else { Where::Local })
+        self.bed.unwrap_or(if self.emulated() { Where::Amd } else { Where::Local })
     }
 
     /// The help on these options.
@@ -120,8 +141,9 @@ mod tests {
 
     #[test]
     fn our_options_are_taken_wherever_they_are() {
-        let (args, rest) =
-            parse("port-io --bed amd --exact --params npt=0 --params=kvm.x=1,vgif=0 -q --jobs 2 smm");
+        let (args, rest) = parse(
+            "port-io --bed amd --exact --params npt=0 --params=kvm.x=1,vgif=0 -q --matrix --jobs 2 smm",
+        );
         assert_eq!(args.place(), Where::Amd);
         assert_eq!(args.params.len(), 2);
         assert_eq!(args.jobs, 2);
@@ -135,7 +157,22 @@ mod tests {
     fn a_kernel_alone_means_a_bed_and_nothing_means_this_machine() {
         assert_eq!(parse("").0.place(), Where::Local);
         assert_eq!(parse("--kernel debian:6.1").0.place(), Where::Amd);
-        assert_eq!(parse("--params npt=0 --bed local").0.place(), Where::Local);
+        assert_eq!(parse("--boot-timeout 9").0.place(), Where::Amd);
+        assert_eq!(parse("--bed local").0.place(), Where::Local);
+    }
+
+    #[test]
+    fn options_without_an_effect_are_refused() {
+        let check = |line: &str| {
+            let matches = command().get_matches_from(line.split_whitespace());
+            BedArgs::from_arg_matches(&matches).unwrap().check()
+        };
+        for wrong in ["--params npt=0", "--kernel host", "--matrix", "--kernel-args x", "--boot-timeout 9"] {
+            assert!(check(&format!("--bed local {wrong}")).unwrap_err().contains("--bed local"), "{wrong}");
+            assert_eq!(check(wrong), Ok(()));
+        }
+        assert!(check("--jobs 2 --bed amd").unwrap_err().contains("--matrix"));
+        assert_eq!(check("--jobs 2 --matrix=default,npt=0"), Ok(()));
     }
 
     #[test]

@@ -58,6 +58,8 @@ fn outcomes(folder: &RunFolder) -> BTreeMap<String, Value> {
 fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
     let mut lab = Lab::new();
     lab.plan.silence = Duration::from_secs(15);
+    // The limit of a case, which the session waits for: 15 s.
+    lab.plan.runner.timeout_scale = Some(0.1);
     let (folder, status) = lab.run();
     assert_eq!(status.expect(WHY), 1);
     let outcomes = outcomes(&folder);
@@ -69,6 +71,7 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
         verdicts,
         [
             ("t.fails-after", "fail"),
+            ("t.kills-the-runner", "crash"),
             ("t.panics-the-kernel", "crash"),
             ("t.passes-before", "pass"),
             ("t.passes-between", "pass"),
@@ -78,12 +81,14 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
     let evidence = outcomes["t.panics-the-kernel"]["evidence"].to_string();
     assert!(evidence.contains("sysrq: Trigger a crash"), "{evidence}");
     assert!(evidence.contains("Kernel panic - not syncing: sysrq triggered crash"), "{evidence}");
-    let text = fs::read_to_string(folder.path().join("text-3.log")).expect(WHY);
-    assert!(text.contains("2 passed, 3 failed"), "{text}");
-    for name in ["console.log", "console-2.log", "console-3.log"] {
+    let reason = outcomes["t.kills-the-runner"]["reason"].to_string();
+    assert!(reason.contains("/exitspec was killed by signal 9"), "{reason}");
+    let text = fs::read_to_string(folder.path().join("text-4.log")).expect(WHY);
+    assert!(text.contains("2 passed, 4 failed"), "{text}");
+    for name in ["console.log", "console-2.log", "console-3.log", "console-4.log"] {
         assert!(folder.path().join(name).is_file(), "{name}");
     }
-    assert!(!folder.path().join("console-4.log").exists());
+    assert!(!folder.path().join("console-5.log").exists());
 }
 
 #[test]

@@ -38,6 +38,13 @@ impl Lines {
     }
 }
 
+impl Lines {
+    /// What came after the last line's end.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.line)
+    }
+}
+
 /// Reads until the machine is gone. A machine that ends resets the line, which is no error here.
 pub(crate) fn drain(mut from: impl Read, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
@@ -57,7 +64,7 @@ const MOST_TEXT: usize = 64 << 20;
 
 /// Passes on the runner's text: to a file, and to the user if that is wanted.
 #[derive(Debug)]
-pub(crate) struct Relay<W> {
+pub(crate) struct Relay<W: Write> {
     file: W,
     shown: bool,
     room: usize,
@@ -73,21 +80,34 @@ impl<W: Write> Relay<W> {
     pub(crate) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut ready = Vec::new();
         self.lines.take(bytes, |line| ready.push(line));
-        for line in ready {
-            let (line, error) =
-                line.strip_prefix(&[ERROR_MARK]).map_or((&line[..], false), |rest| (rest, true));
-            let line = coloured(&String::from_utf8_lossy(line));
-            let Some(room) = self.room.checked_sub(line.len()) else { continue };
-            self.room = room;
-            writeln!(self.file, "{line}")?;
-            // Whoever reads may have had enough; the run goes on into its files.
-            let _ = match (self.shown, error) {
-                (false, _) => Ok(()),
-                (true, false) => writeln!(io::stdout(), "{line}"),
-                (true, true) => writeln!(io::stderr(), "{line}"),
-            };
-        }
+        ready.into_iter().try_for_each(|line| self.pass(&line))
+    }
+
+    fn pass(&mut self, line: &[u8]) -> io::Result<()> {
+        let (line, error) = line.strip_prefix(&[ERROR_MARK]).map_or((line, false), |rest| (rest, true));
+        let line = coloured(&String::from_utf8_lossy(line));
+        // An empty line takes room, too.
+        let Some(room) = self.room.checked_sub(line.len() + 1) else { return Ok(()) };
+        self.room = room;
+        writeln!(self.file, "{line}")?;
+        // Whoever reads may have had enough; the run goes on into its files.
+        let _ = match (self.shown, error) {
+            (false, _) => Ok(()),
+            (true, false) => writeln!(io::stdout(), "{line}"),
+            (true, true) => writeln!(io::stderr(), "{line}"),
+        };
         Ok(())
+    }
+}
+
+impl<W: Write> Drop for Relay<W> {
+    /// The last line may have no end, if the machine died in it.
+    fn drop(&mut self) {
+        let rest = self.lines.rest();
+        if !rest.is_empty() {
+            // Its file has failed before, then, or it is of no use to anybody.
+            let _ = self.pass(&rest);
+        }
     }
 }
 
@@ -140,7 +160,25 @@ mod tests {
         relay
             .take(b"\x02test a ... \x1b[32mok\x1b[0m\r\n\x1b[2Jcleared\x1b]0;title\x07\n  indented\n")
             .unwrap();
+        drop(relay);
         let text = String::from_utf8(file).unwrap();
         assert_eq!(text, "test a ... \u{1b}[32mok\u{1b}[0m\n2Jcleared]0;title\n  indented\n");
+    }
+
+    #[test]
+    fn the_last_line_needs_no_end() {
+        let mut file = Vec::new();
+        Relay::to(&mut file, false).take(b"one\nand the kernel di\x1b[2J").unwrap();
+        assert_eq!(file, b"one\nand the kernel di2J\n");
+    }
+
+    #[test]
+    fn a_flood_of_empty_lines_is_bounded() {
+        let mut file = Vec::new();
+        let mut relay = Relay::to(&mut file, false);
+        relay.room = 1000;
+        relay.take(&[b'\n'; 5000]).unwrap();
+        drop(relay);
+        assert_eq!(file.len(), 1000);
     }
 }

@@ -9,9 +9,19 @@ const TAIL: usize = 64 << 10;
 /// How many lines tell why a kernel died.
 const EXCERPT: usize = 60;
 
-/// How a report of a dying kernel begins.
+/// How many lines one report of a dying kernel has at most.
+const REPORT: usize = 150;
+
+/// How what is said of the emulator itself begins.
+pub(crate) const EMULATOR: &str = "the emulator ended: ";
+
+/// What a kernel says when it is dying. Other reports, such as a sanitizer's, it survives.
 const MARKS: &[&str] = &[
-    "BUG: ",
+    EMULATOR,
+    "BUG: unable to handle",
+    "BUG: kernel NULL pointer",
+    "BUG: soft lockup",
+    "BUG: stack guard page",
     "Oops",
     "Kernel panic",
     "kernel BUG at",
@@ -23,6 +33,9 @@ const MARKS: &[&str] = &[
     "stack segment",
     "invalid opcode",
 ];
+
+/// What a kernel may be told to die of.
+const CAUSES: &[&str] = &["BUG: ", "WARNING: ", "UBSAN: "];
 
 /// A console that is being written down.
 #[derive(Debug)]
@@ -62,12 +75,10 @@ impl<W: Write> Console<W> {
     }
 }
 
-/// Why the kernel died, as far as it said: at most [`EXCERPT`] lines from the first report on, or the last
+/// Why the kernel died, as far as it said: at most [`EXCERPT`] lines from its last report on, or the last
 /// ones if there is no report.
 pub(crate) fn excerpt(lines: &[String]) -> Vec<String> {
-    // `oops=panic` makes the first report the last one; what is before it belongs to cases that are over.
-    let first = lines.iter().position(|line| MARKS.iter().any(|mark| line.contains(mark)));
-    let Some(first) = first else {
+    let Some(first) = last_report(lines) else {
         return lines[lines.len().saturating_sub(EXCERPT)..].to_vec();
     };
     let report = &lines[first..];
@@ -80,6 +91,23 @@ pub(crate) fn excerpt(lines: &[String]) -> Vec<String> {
     cut.push(format!("... {} lines ...", report.len() - head - tail));
     cut.extend_from_slice(&report[report.len() - tail..]);
     cut
+}
+
+/// Where the report of the kernel's death begins. What is before it belongs to cases that are over.
+fn last_report(lines: &[String]) -> Option<usize> {
+    let says = |line: &String, marks: &[&str]| marks.iter().any(|mark| line.contains(mark));
+    let mut first = lines.iter().rposition(|line| says(line, MARKS))?;
+    // A kernel that was told to panic of a report says so, and the report is right before.
+    let marks =
+        if lines[first].contains("panic_on") || lines[first].contains("=panic set") { CAUSES } else { MARKS };
+    // An oops has marks of its own before the panic that follows from it.
+    while let Some(before) = (first.saturating_sub(REPORT)..first).rev().find(|&at| says(&lines[at], marks)) {
+        first = before;
+        if marks == CAUSES {
+            break;
+        }
+    }
+    Some(first)
 }
 
 /// A line without what would move a terminal's cursor, and not longer than a screen can show.
@@ -96,12 +124,33 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_begins_with_the_first_report() {
+    fn an_excerpt_begins_with_the_report_of_the_death() {
         let console =
             lines(&["boot", "kvm: fine", "BUG: unable to handle page fault", "RIP: 0", "Kernel panic"]);
         assert_eq!(excerpt(&console), console[2..]);
         assert_eq!(excerpt(&console[..2]), console[..2]);
         assert!(excerpt(&[]).is_empty());
+        let console =
+            lines(&["sysrq: Trigger a crash", "Kernel panic", "the emulator ended: signal: 9", "oom"]);
+        assert_eq!(excerpt(&console), console);
+    }
+
+    #[test]
+    fn a_report_that_the_kernel_survived_is_not_why_it_died() {
+        let mut console = lines(&["BUG: KASAN: use-after-free in f", "Call Trace:", "==="]);
+        console.extend(lines(&["BUG: kernel NULL pointer dereference", "RIP: 0", "Oops: 0000"]));
+        console.extend((0..80).map(|n| format!("stack {n}")));
+        console.extend(lines(&["Kernel panic - not syncing: Fatal exception", "end"]));
+        assert_eq!(excerpt(&console)[0], "BUG: kernel NULL pointer dereference");
+        assert_eq!(excerpt(&console[..3]), console[..3], "it is all that there is");
+        // Unless it was told to die of it.
+        let console = lines(&[
+            "WARNING: CPU: 0 at f",
+            "BUG: KASAN: out-of-bounds in g",
+            "==",
+            "Kernel panic - not syncing: KASAN: panic_on_warn set ...",
+        ]);
+        assert_eq!(excerpt(&console), console[1..]);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(crate) enum Journal {
     Started {
         /// Its id.
         case: String,
+        /// After how many ms the runner ends it.
+        #[serde(default)]
+        limit_ms: Option<u64>,
     },
     /// A case has its verdict.
     Finished {
@@ -55,7 +58,11 @@ mod tests {
         );
         assert_eq!(
             Told::by(br#"{"event":"started","case":"a.b","at":"now"}"#),
-            Told::Journal(Journal::Started { case: "a.b".into() })
+            Told::Journal(Journal::Started { case: "a.b".into(), limit_ms: None })
+        );
+        assert_eq!(
+            Told::by(br#"{"event":"started","case":"a.b","at":"now","limit_ms":150000}"#),
+            Told::Journal(Journal::Started { case: "a.b".into(), limit_ms: Some(150_000) })
         );
         for garbage in [&b""[..], b"{", b"\xff\xfe", b"[1]", br#"{"event":"other"}"#, b"BUG: kernel"] {
             assert_eq!(Told::by(garbage), Told::Garbage);

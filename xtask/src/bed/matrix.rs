@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::folder::RunFolder;
 use super::params::Params;
@@ -14,9 +14,6 @@ use super::unusable;
 
 /// Runs the suite under each of these, `jobs` at once; the worst exit status.
 pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u8> {
-    if plan.runner.resume.is_some() {
-        bail!("--resume goes on with one run, not with a matrix");
-    }
     let runs = run::runs();
     let todo = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
@@ -43,7 +40,7 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     let place = |name: &str| list.iter().position(|params| plan.params.and(params).to_string() == name);
     done.sort_by_key(|(name, ..)| place(name));
     let folders: Vec<_> = done.iter().filter_map(|(_, _, folder)| folder.as_ref()).collect();
-    let mut status = done.iter().map(|(_, status, _)| *status).max().unwrap_or_default();
+    let mut status = done.iter().fold(0, |all, (_, status, _)| worst(all, *status));
     if !folders.is_empty() {
         println!();
         // The runner for the bed runs here as well, and it is built already.
@@ -51,7 +48,34 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
         compare.arg("compare").args(folders.iter().map(|folder| folder.path()));
         let ended = compare.status().context("cannot start the runner to compare")?;
         let code = ended.code().and_then(|code| u8::try_from(code).ok());
-        status = status.max(code.with_context(|| format!("`exitspec compare` fails ({ended})"))?);
+        let code = code.with_context(|| format!("`exitspec compare` fails ({ended})"))?;
+        // Whether all runs conform is known from their own statuses, and how they do not.
+        if code > 1 {
+            status = worst(status, code);
+        }
     }
     Ok(status)
+}
+
+/// The exit status of two runs together: what says less of the kernel is worse, a status that nobody knows most.
+fn worst(one: u8, other: u8) -> u8 {
+    let rank = |status: u8| [0, 4, 1, 2, 3].iter().position(|known| *known == status).unwrap_or(usize::MAX);
+    if rank(other) > rank(one) { other } else { one }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_status_is_not_the_greatest() {
+        // From the best to the worst.
+        let order = [0, 4, 1, 2, 3, 101];
+        for (place, better) in order.iter().enumerate() {
+            for worse in &order[place..] {
+                assert_eq!(worst(*better, *worse), *worse);
+                assert_eq!(worst(*worse, *better), *worse);
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! The way of a run: options, kernel and QEMU, the suite's programs, an initramfs, a machine, lines of results.
 //! What a case is and what a verdict means is the runner's business alone.
 
+mod again;
 mod amd;
 mod apt;
 pub(crate) mod args;
@@ -14,6 +15,7 @@ mod event;
 mod folder;
 mod initramfs;
 mod kernel;
+mod lock;
 mod matrix;
 mod params;
 mod qemu;
@@ -23,10 +25,10 @@ mod session;
 mod suite;
 mod unpack;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use args::BedArgs;
 use folder::RunFolder;
@@ -46,13 +48,20 @@ pub(crate) const UNUSABLE: u8 = 3;
 /// it is the runner who ends a case that hangs, as long as the kernel lives.
 const SILENCE: Duration = Duration::from_mins(6);
 
+/// How long a kernel may take until the suite begins.
+const BOOT_TIMEOUT: Duration = Duration::from_mins(2);
+
 /// The kernel that is booted if none is named.
 const DEFAULT_KERNEL: &str = "6.12";
 
 /// Runs the suite in a bed; the exit status, as the runner's. An error is the user's mistake or ours.
 pub(crate) fn run(args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<u8> {
-    let suite = suite(&runner);
     // Building takes longest, so mistakes are looked for before.
+    if args.matrix.is_some() && runner.resume.is_some() {
+        bail!("--resume goes on with one run, not with a matrix");
+    }
+    let resumed = resumed(&run::runs(), runner.resume.as_ref())?;
+    let suite = suite(&runner);
     let plan = match plan(args, runner, suite) {
         Ok(plan) => plan,
         Err(Trouble::Usage(error)) => return Err(error),
@@ -64,7 +73,28 @@ pub(crate) fn run(args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<u8> {
     suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])?;
     match &args.matrix {
         Some(list) => matrix::run(&plan, list, args.jobs.into()),
-        None => one(&plan),
+        None => one(&plan, resumed),
+    }
+}
+
+/// The run to go on with, if nobody else does.
+fn resumed(runs: &Path, wanted: Option<&Resumed>) -> anyhow::Result<Option<RunFolder>> {
+    let folder = match wanted {
+        None => return Ok(None),
+        Some(Resumed::Newest) => RunFolder::find(runs, None, "amd")?,
+        Some(Resumed::Named(run)) => RunFolder::find(runs, Some(run), "amd")?,
+    };
+    folder.journal()?;
+    Ok(Some(folder))
+}
+
+/// Finds, and fetches if need be, what a run with these words needs; why that cannot be had, if it cannot.
+pub(crate) fn prepare(args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<Option<anyhow::Error>> {
+    let suite = suite(&runner);
+    match plan(args, runner, suite) {
+        Ok(_) => Ok(None),
+        Err(Trouble::Unusable(error)) => Ok(Some(error)),
+        Err(Trouble::Usage(error)) => Err(error),
     }
 }
 
@@ -102,6 +132,7 @@ enum Trouble {
 /// Finds QEMU and the kernel, and checks that the parameters are the modules' own.
 fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<Plan, Trouble> {
     let folder = folder();
+    let _lock = lock::lock(&folder).map_err(Trouble::Unusable)?;
     let qemu = qemu::find(&folder).map_err(Trouble::Unusable)?;
     let spec = args.kernel.clone().unwrap_or_else(|| Spec::Debian(DEFAULT_KERNEL.to_owned()));
     let kernel = Kernel::find(&spec, args.modules.as_deref(), &folder).map_err(|error| match spec {
@@ -127,7 +158,7 @@ fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<Plan, Troubl
         runner,
         params,
         kernel_args: args.kernel_args.clone(),
-        boot_timeout: Duration::from_secs(args.boot_timeout),
+        boot_timeout: args.boot_timeout.map_or(BOOT_TIMEOUT, Duration::from_secs),
         silence: SILENCE,
         // The words of several machines at once would mean nothing; they are in the runs' folders.
         shown: args.matrix.is_none() || args.jobs == 1,
@@ -136,13 +167,12 @@ fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<Plan, Troubl
 }
 
 /// One run, new or resumed.
-fn one(plan: &Plan) -> anyhow::Result<u8> {
+fn one(plan: &Plan, resumed: Option<RunFolder>) -> anyhow::Result<u8> {
     let runs = run::runs();
     let ending =
         if plan.params == Params::default() { "amd".to_owned() } else { format!("amd-{}", plan.params) };
-    let folder = match &plan.runner.resume {
-        Some(Resumed::Newest) => RunFolder::find(&runs, None, "amd")?,
-        Some(Resumed::Named(run)) => RunFolder::find(&runs, Some(run), "amd")?,
+    let folder = match resumed {
+        Some(folder) => folder,
         None => RunFolder::create(&runs, &ending)?,
     };
     let status = run::run(plan, &Params::default(), &folder);
@@ -154,4 +184,32 @@ fn one(plan: &Plan) -> anyhow::Result<u8> {
 fn unusable(error: &anyhow::Error) -> u8 {
     eprintln!("error: {error:#}");
     UNUSABLE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_cannot_be_resumed_is_a_mistake_before_anything_is_built() {
+        let runs = tempfile::tempdir().unwrap();
+        let newest = || resumed(runs.path(), Some(&Resumed::Newest));
+        assert!(resumed(runs.path(), None).unwrap().is_none());
+        assert!(newest().unwrap_err().to_string().contains("no run in the bed amd"));
+        let named = resumed(runs.path(), Some(&Resumed::Named("none".to_owned())));
+        assert!(named.unwrap_err().to_string().contains("no such run"));
+        let folder = RunFolder::create(runs.path(), "amd").unwrap();
+        let journal = folder.journal().unwrap();
+        assert!(format!("{:#}", newest().unwrap_err()).contains("another process"));
+        drop(journal);
+        assert_eq!(newest().unwrap().unwrap().path(), folder.path());
+    }
+
+    #[test]
+    fn a_matrix_is_not_resumed() {
+        let words = ["--matrix=default,npt=0".into()];
+        let runner = RunnerArgs { resume: Some(Resumed::Newest), ..RunnerArgs::default() };
+        let error = run(&BedArgs::split(&words).0, runner).unwrap_err();
+        assert!(error.to_string().contains("not with a matrix"), "{error}");
+    }
 }

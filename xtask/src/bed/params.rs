@@ -35,6 +35,12 @@ impl Params {
         Ok(())
     }
 
+    /// Those of other modules than these, as `kvm_amd.npt`.
+    pub(crate) fn besides(&self, modules: &[&str]) -> Vec<String> {
+        let others = self.0.keys().filter(|(module, _)| !modules.contains(&module.as_str()));
+        others.map(|(module, name)| format!("{module}.{name}")).collect()
+    }
+
     /// The parameters of every module, as the kernel's command line takes them for what is built in.
     pub(crate) fn words(&self) -> Vec<String> {
         self.0.iter().map(|((module, name), value)| format!("{module}.{name}={value}")).collect()
@@ -91,6 +97,8 @@ mod tests {
         assert_eq!(params.of("kvm"), "ignore_msrs=1");
         assert_eq!(params.of("ccp"), "");
         assert_eq!(params.words(), ["kvm.ignore_msrs=1", "kvm_amd.npt=1", "kvm_amd.vgif=0"]);
+        assert_eq!(params.besides(&["kvm_amd", "ccp"]), ["kvm.ignore_msrs"]);
+        assert_eq!(params.besides(&[]).len(), 3);
         let both = params.and(&"vgif=1".parse().unwrap());
         assert_eq!(both.to_string(), "kvm.ignore_msrs=1+npt=1+vgif=1");
         assert_eq!(both.to_string().parse(), Ok(both));

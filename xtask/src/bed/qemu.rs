@@ -37,7 +37,7 @@ pub(crate) fn find(folder: &Path) -> anyhow::Result<Qemu> {
         bail!("{PROGRAM} is not here; install QEMU 10 or newer by your system's package manager");
     }
     if !nix::unistd::geteuid().is_root() {
-        bail!("{PROGRAM} is not here; install it: sudo apt-get install --no-install-recommends {PACKAGE}");
+        bail!("{PROGRAM} is not here; install it: {}", advice(&os_release()));
     }
     eprintln!("installing QEMU");
     install(&folder.join("apt"))?;
@@ -51,19 +51,43 @@ pub(crate) fn is_to_be_had() -> bool {
 
 /// From Debian 12's backports, as its own is too old; elsewhere what the host's sources have.
 fn install(lists: &Path) -> anyhow::Result<()> {
-    let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if let Some(release) = backports(&os) {
-        let newer = Apt::open(&Sources::HostAnd(Some(apt::debian(&release))), lists)
-            .and_then(|apt| apt.install(PACKAGE, Some(&release)));
-        match newer {
+    let os = os_release();
+    let mut reasons = Vec::new();
+    for (sources, release) in attempts(&os) {
+        let from = release.as_deref().unwrap_or("the host's sources");
+        match Apt::open(&sources, lists).and_then(|apt| apt.install(PACKAGE, release.as_deref())) {
             Ok(()) => return Ok(()),
-            Err(error) => eprintln!("QEMU from {release} cannot be had, trying without: {error:#}"),
+            Err(error) => reasons.push(format!("\n    {from}: {error:#}")),
         }
     }
-    let installed = Apt::open(&Sources::HostAnd(None), lists).and_then(|apt| apt.install(PACKAGE, None));
-    installed.with_context(|| {
-        format!("QEMU cannot be installed; try: apt-get update && apt-get install {PACKAGE}")
-    })
+    bail!("QEMU cannot be installed; try: {}{}", advice(&os), reasons.concat())
+}
+
+/// From which sources QEMU is installed, and from which release of them, the best first.
+fn attempts(os: &str) -> Vec<(Sources, Option<String>)> {
+    let mut attempts = Vec::new();
+    if let Some(release) = backports(os) {
+        // A host that has them already may name other keys for them, and apt takes only one answer.
+        attempts.push((Sources::HostAnd(None), Some(release.clone())));
+        attempts.push((Sources::HostAnd(Some(apt::debian(&release))), Some(release)));
+    }
+    attempts.push((Sources::HostAnd(None), None));
+    attempts
+}
+
+/// What a user can type.
+fn advice(os: &str) -> String {
+    let install = "sudo apt-get install --no-install-recommends";
+    match backports(os) {
+        Some(release) => format!(
+            "{install} -t {release} {PACKAGE} (https://backports.debian.org says how to add {release}; the release's own QEMU is too old for some cases)"
+        ),
+        None => format!("{install} {PACKAGE}"),
+    }
+}
+
+fn os_release() -> String {
+    std::fs::read_to_string("/etc/os-release").unwrap_or_default()
 }
 
 /// The backports that have a newer QEMU, for the system that os-release(5) describes.
@@ -97,6 +121,20 @@ mod tests {
         assert_eq!(backports(&os("debian", "trixie")), None);
         assert_eq!(backports(&os("ubuntu", "noble")), None);
         assert_eq!(backports(""), None);
+    }
+
+    #[test]
+    fn backports_of_the_hosts_own_are_tried_before_ours() {
+        let bookworm = "ID=debian\nVERSION_CODENAME=bookworm\n";
+        let tried = attempts(bookworm);
+        let release = Some("bookworm-backports".to_owned());
+        assert_eq!(tried[0], (Sources::HostAnd(None), release.clone()));
+        assert!(matches!(&tried[1], (Sources::HostAnd(Some(line)), own)
+            if line.contains("bookworm-backports") && *own == release));
+        assert_eq!(tried[2..], [(Sources::HostAnd(None), None)]);
+        assert!(advice(bookworm).contains("-t bookworm-backports qemu-system-x86"));
+        assert_eq!(attempts("ID=ubuntu\n"), [(Sources::HostAnd(None), None)]);
+        assert!(!advice("ID=ubuntu\n").contains("backports"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bed_init::{CONFIG, Config, MODULES, RESULTS};
 
+use super::again;
 use super::amd::{Amd, Parts};
 use super::channel::Relay;
 use super::folder::RunFolder;
@@ -84,8 +85,9 @@ impl Run<'_> {
             None => command.extend(runner.selection.iter().cloned()),
             Some(Resume { lost }) => {
                 command.push("--resume=/bed/results.jsonl".to_owned());
-                if let Some((loss, _)) = lost {
-                    command.push(format!("--lost={}", loss.word()));
+                if let Some(lost) = lost {
+                    command.push(format!("--lost={}", lost.how.word()));
+                    command.push(format!("--running={}", lost.case));
                     command.push("--console=/bed/console.txt".to_owned());
                 }
             }
@@ -94,8 +96,10 @@ impl Run<'_> {
             file: format!("{}.ko", module.name),
             params: self.params.of(&module.name),
         });
+        let names: Vec<&str> = self.plan.modules.iter().map(|module| module.name.as_str()).collect();
         Config {
             modules: modules.collect(),
+            builtin_params: self.params.besides(&names),
             device: "/dev/kvm".to_owned(),
             command,
             environment: self.plan.environment.iter().cloned().collect(),
@@ -106,8 +110,8 @@ impl Run<'_> {
 
     /// The command that repeats this run.
     fn again(&self) -> String {
-        let command = format!("cargo xtask test --bed amd --kernel {}", self.plan.kernel.name);
-        if self.params == Params::default() { command } else { format!("{command} --params {}", self.params) }
+        let Plan { kernel, kernel_args, .. } = self.plan;
+        again::command("amd", &kernel.name, kernel.given.as_deref(), kernel_args, &self.params)
     }
 
     /// Everything that the machine needs, as a file without a name: nothing is left behind, however this ends.
@@ -136,7 +140,7 @@ impl Run<'_> {
         }
         if let Some(Resume { lost }) = resume {
             archive.copy("bed/results.jsonl", 0o644, &self.folder.journal_path())?;
-            let console = lost.as_ref().map(|(_, lines)| lines.join("\n")).unwrap_or_default();
+            let console = lost.as_ref().map(|lost| lost.console.join("\n")).unwrap_or_default();
             archive.file("bed/console.txt", 0o644, console.as_bytes()).context(cannot)?;
         }
         let config = serde_json::to_vec(&self.config(resume)).context(cannot)?;
@@ -167,7 +171,8 @@ impl Bed for Run<'_> {
     }
 
     fn remark(&mut self, text: &str) {
-        eprintln!("{text}");
+        // Of several machines at once it must say which.
+        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
     }
 }
 

@@ -71,7 +71,17 @@ impl RunnerArgs {
                     )
                 }
                 "--skip" => args.selection.push(format!("--skip={}", value()?)),
-                "--format" | "--test-threads" | "--seed" => args.rest.push(format!("{name}={}", value()?)),
+                "--test-threads" => {
+                    let threads = value()?;
+                    if threads != "1" {
+                        bail!(
+                            "--test-threads {threads}: a bed has one CPU, and a case that kills it must be known; only 1 is possible"
+                        );
+                    }
+                }
+                // The only option with a value that may follow a single dash.
+                "-Z" => args.rest.push(format!("-Z{}", value()?)),
+                "--format" | "--seed" => args.rest.push(format!("{name}={}", value()?)),
                 "--exact" | "--ignored" | "--include-ignored" => args.selection.push(word.to_owned()),
                 _ if word.starts_with('-') => args.rest.push(word.to_owned()),
                 _ => args.selection.push(word.to_owned()),
@@ -103,6 +113,9 @@ mod tests {
         assert_eq!(args.waivers, [PathBuf::from("w.toml"), "v.toml".into()]);
         assert_eq!(args.timeout_scale, Some(2.0));
         assert_eq!(args.color.as_deref(), Some("never"));
+        let args = parse("-Z unstable-options --format json --test-threads=1 smm").unwrap();
+        assert_eq!(args.selection, ["smm"]);
+        assert_eq!(args.rest, ["-Zunstable-options", "--format=json"]);
         assert_eq!(parse("--resume").unwrap().resume, Some(Resumed::Newest));
         assert_eq!(parse("--resume=run").unwrap().resume, Some(Resumed::Named("run".into())));
         assert_eq!(parse("-- --resume").unwrap().selection, ["--", "--resume"]);
@@ -117,6 +130,9 @@ mod tests {
             "--timeout-scale 0",
             "--timeout-scale x",
             "--resume smm",
+            "--test-threads 2",
+            "--test-threads=x",
+            "-Z",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

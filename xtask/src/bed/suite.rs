@@ -1,14 +1,10 @@
 //! What runs inside a bed: the runner, linked statically, and what it needs.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::build;
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::build::{self, TARGET};
 
 /// Programs and files that go into a bed.
 #[derive(Debug, Clone)]
@@ -27,8 +23,7 @@ pub(crate) struct Suite {
 
 /// Builds programs of this workspace without a need for libraries: `what` as cargo takes it.
 pub(crate) fn build(what: &[&str]) -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+    let mut command = build::cargo();
     command.current_dir(build::workspace()).args(["build", "--quiet", "--release", "--target", TARGET]);
     command.arg("--target-dir").arg(target_dir()).args(what);
     // This variable wins over every other way to set flags, so a developer's own cannot leak in.
@@ -37,7 +32,9 @@ pub(crate) fn build(what: &[&str]) -> anyhow::Result<()> {
     command.env("CARGO_PROFILE_RELEASE_STRIP", "true").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     let status = command.status().context("cannot start cargo to build the runner for a bed")?;
     if !status.success() {
-        bail!("the runner for a bed does not build ({status}); cargo's messages above say why");
+        bail!(
+            "the runner for a bed does not build ({status}); cargo's messages above say why; if the linker does not find libc, install its static library (libc6-dev on Debian)"
+        );
     }
     Ok(())
 }

@@ -84,4 +84,34 @@ mod tests {
             assert!(unpack(bad, 100).is_err());
         }
     }
+
+    /// Forty times `kernel `, packed by xz 5 (as the kernel's modules, and with the filter for x86 as its image),
+    /// `zstd -19`, `lz4 -l` and `gzip -9`.
+    const PACKED: &[&str] = &[
+        "fd377a585a0000016922de36020021011c00000010cf58cce00117000e5d0035994aaba2e2af22d922ca900000000000d0d9eb4a\
+         0001269802000000ac96df593e300d8b020000000001595a",
+        "fd377a585a000004e6d6b4460201040021010000da33ad03e00117000e5d0035994aaba2e2af22d922ca9000000000003c3bd907\
+         667b074e00012a9802000000d7561d2eb1c467fb020000000004595a",
+        "28b52ffd641800750000386b65726e656c2001000e528b11ad06d3bb",
+        "02214c18110000007f6b65726e656c200700f950726e656c20",
+        "1f8b0800000000000203cb4e2dca4bcd51c81ea5502900d0d9eb4a18010000",
+    ];
+
+    fn bytes(hexadecimal: &str) -> Vec<u8> {
+        let digits: Vec<u32> = hexadecimal.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+
+    #[test]
+    fn every_form_is_unpacked_whole_and_bounded() {
+        let content = b"kernel ".repeat(40);
+        for packed in PACKED {
+            let packed = bytes(packed);
+            assert_eq!(unpack(&packed, 280).unwrap(), content, "{:?}", Form::of(&packed));
+            assert!(unpack(&packed, 279).unwrap_err().to_string().contains("279"));
+            assert!(!unpack(&packed[..packed.len() / 2], 280).is_ok_and(|part| part == content));
+        }
+        let forms: Vec<Form> = PACKED.iter().map(|packed| Form::of(&bytes(packed))).collect();
+        assert_eq!(forms, [Form::Xz, Form::Xz, Form::Zstd, Form::Lz4, Form::Gzip]);
+    }
 }

@@ -113,7 +113,8 @@ fn newest(names: &[String]) -> Option<&str> {
 fn suites(series: &str) -> &'static [&'static str] {
     match series {
         "5.10" => &["bullseye", "bullseye-security"],
-        "6.1" | "6.12" => &["bookworm", "bookworm-security"],
+        "6.1" => &["bookworm", "bookworm-security"],
+        "6.12" => &["bookworm", "bookworm-security", "trixie", "trixie-security"],
         _ => &["trixie", "trixie-security", "trixie-backports", "sid"],
     }
 }

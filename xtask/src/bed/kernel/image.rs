@@ -3,7 +3,7 @@
 //! A bzImage unpacks itself, which takes an emulated CPU seconds; the ELF inside is unpacked here, once,
 //! and kept. A kernel without an entry for PVH is booted as it is.
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
@@ -24,18 +24,18 @@ const PHYS32_ENTRY: elf::NoteType = elf::NoteType(18);
 pub(crate) fn bootable(image: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     let named = || format!("{}", image.display());
     let path = fs::canonicalize(image).with_context(named)?;
-    let modified = fs::metadata(&path).and_then(|facts| facts.modified()).with_context(named)?;
-    let kept = cache.join(format!("vmlinux-{:016x}", hash(&path)));
-    // An image that is built anew under the same name takes the old one's place.
-    if fs::metadata(&kept).and_then(|facts| facts.modified()).is_ok_and(|time| time == modified) {
-        return Ok(kept);
-    }
     let bytes = fs::read(&path).with_context(named)?;
     if bytes.starts_with(&elf::ELFMAG) {
         if has_pvh_entry(&bytes) {
             return Ok(path);
         }
         bail!("{} is an ELF file without an entry for PVH (CONFIG_PVH); give the bzImage", named());
+    }
+    // By what it holds: copies and reproducible builds keep or forge its time.
+    let place = format!("vmlinux-{:016x}", hash(&path));
+    let kept = cache.join(format!("{place}-{:016x}", hash(&bytes)));
+    if kept.is_file() {
+        return Ok(kept);
     }
     let payload = payload(&bytes).with_context(named)?;
     let Ok(vmlinux) = unpack(payload, LARGEST) else { return Ok(path) };
@@ -46,17 +46,29 @@ pub(crate) fn bootable(image: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     let keep = || -> std::io::Result<()> {
         let draft = tempfile::NamedTempFile::new_in(cache)?;
         fs::write(draft.path(), &vmlinux)?;
-        File::open(draft.path())?.set_modified(modified)?;
         draft.persist(&kept)?;
         Ok(())
     };
     keep().with_context(|| format!("cannot write {}", kept.display()))?;
+    forget(cache, &place, &kept).with_context(|| format!("cannot tidy {}", cache.display()))?;
     Ok(kept)
 }
 
-fn hash(path: &Path) -> u64 {
+/// Removes what was kept of the same place before: it was built anew, and kernels are large.
+fn forget(cache: &Path, place: &str, kept: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(cache)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(place) && path != kept {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn hash(what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
+    what.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -151,6 +163,59 @@ mod tests {
         fs::write(&image, bz_image(b"no known formSIZE", 4)).unwrap();
         let found = bootable(&image, &folder.path().join("cache")).unwrap();
         assert_eq!(found, fs::canonicalize(&image).unwrap());
+    }
+
+    /// An ELF file whose only note is the entry for PVH, and bytes that tell two of them apart.
+    fn vmlinux(build: u8) -> Vec<u8> {
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(16, 0);
+        elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+        for word in [0_u64, 64, 0] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        elf.extend([4, 0, 0, 0, 4, 0, 0, 0]);
+        for word in [120_u64, 0, 0, 20, 20, 4] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend([4, 0, 0, 0, 4, 0, 0, 0, 18, 0, 0, 0]);
+        elf.extend(b"Xen\0\0\0\x10\0");
+        elf.extend([build; 16]);
+        elf
+    }
+
+    fn built(build: u8) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &vmlinux(build)).unwrap();
+        bz_image(&gzip.finish().unwrap(), 4)
+    }
+
+    #[test]
+    fn an_image_is_unpacked_once_and_again_when_its_bytes_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, other, cache) =
+            (folder.path().join("a"), folder.path().join("b"), folder.path().join("cache"));
+        let time = std::time::SystemTime::UNIX_EPOCH;
+        let build = |path: &Path, build: u8| {
+            fs::write(path, built(build)).unwrap();
+            // As reproducible builds do.
+            fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+            bootable(path, &cache).unwrap()
+        };
+        let files = || fs::read_dir(&cache).unwrap().count();
+        let first = build(&image, 1);
+        assert_eq!(fs::read(&first).unwrap(), vmlinux(1));
+        let elsewhere = build(&other, 1);
+        assert_eq!(files(), 2);
+        // A hit does not write.
+        fs::write(&first, "kept").unwrap();
+        assert_eq!(build(&image, 1), first);
+        assert_eq!(fs::read(&first).unwrap(), b"kept");
+        // Same place, same time, same size, another kernel.
+        let second = build(&image, 2);
+        assert_eq!(fs::read(&second).unwrap(), vmlinux(2));
+        assert!(!first.exists() && elsewhere.exists());
+        assert_eq!(files(), 2);
     }
 
     #[test]

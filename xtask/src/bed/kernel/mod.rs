@@ -54,6 +54,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Where its modules are; `None` if everything is built in.
     modules: Option<PathBuf>,
+    /// The folder of modules that the user named.
+    pub(crate) given: Option<PathBuf>,
 }
 
 impl Kernel {
@@ -73,7 +75,7 @@ impl Kernel {
                         image.display()
                     );
                 }
-                (release.clone(), image, Some(PathBuf::from(format!("/lib/modules/{release}"))))
+                ("host".to_owned(), image, Some(PathBuf::from(format!("/lib/modules/{release}"))))
             }
             Spec::Path(path) => {
                 let image = path.join("arch/x86/boot/bzImage");
@@ -95,7 +97,8 @@ impl Kernel {
             }
         };
         let image = bootable(&image, &folder.join("kernels"))?;
-        Ok(Self { name, image, modules: modules.map(Path::to_owned).or(found) })
+        let given = modules.map(Path::to_owned);
+        Ok(Self { name, image, modules: given.clone().or(found), given })
     }
 
     /// The modules to load for one of them, in order; empty if it is built in.

@@ -1,7 +1,8 @@
 //! Which modules a bed loads, and in which order.
 //!
-//! The order comes from `modules.dep` where depmod has been, and from the modules' own `depends=`
-//! elsewhere. A module that is built into the kernel needs no file.
+//! Files and order come from `modules.dep` where depmod has been. Elsewhere the build's `modules.order` names the
+//! files, and only without both they are looked for; the order comes from the modules' own `depends=`. A module that
+//! is built into the kernel needs no file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,6 +16,9 @@ use crate::bed::unpack::unpack;
 
 /// No module is larger, even with debug information.
 const LARGEST: u64 = 1 << 30;
+
+/// How the files of packed modules end.
+const ENDINGS: &[&str] = &["", ".xz", ".zst", ".gz"];
 
 /// A module, unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,8 @@ pub(crate) struct Module {
 #[derive(Debug)]
 pub(crate) struct Modules {
     folder: PathBuf,
-    files: BTreeMap<String, PathBuf>,
+    /// By name. One that was looked for may be there twice.
+    files: BTreeMap<String, BTreeSet<PathBuf>>,
     builtin: BTreeSet<String>,
     /// From `modules.dep`, if it is there.
     listed: BTreeMap<String, Vec<String>>,
@@ -41,11 +46,28 @@ impl Modules {
     /// Looks through a folder: `/lib/modules/RELEASE`, a root that has one such, or a kernel's build tree.
     pub(crate) fn in_folder(folder: &Path) -> anyhow::Result<Self> {
         let folder = release_folder(folder)?;
-        let mut files = BTreeMap::new();
-        collect(&folder, &mut files).with_context(|| format!("cannot read {}", folder.display()))?;
-        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-        let builtin = read("modules.builtin").lines().filter_map(name_of).collect();
-        let listed = read("modules.dep").lines().filter_map(dependencies).collect();
+        let read = |name: &str| -> anyhow::Result<Option<String>> {
+            let path = folder.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+            }
+        };
+        let builtin = read("modules.builtin")?.unwrap_or_default();
+        let dep = read("modules.dep")?;
+        // What is left in the folder of an earlier build is in no list.
+        let files = match (&dep, read("modules.order")?) {
+            (Some(dep), _) => list(&folder, dep.split_whitespace().map(|path| path.trim_end_matches(':'))),
+            (None, Some(order)) => list(&folder, order.lines()),
+            (None, None) => {
+                let mut files = BTreeMap::new();
+                collect(&folder, &mut files).with_context(|| format!("cannot read {}", folder.display()))?;
+                files
+            }
+        };
+        let builtin = builtin.lines().filter_map(name_of).collect();
+        let listed = dep.unwrap_or_default().lines().filter_map(dependencies).collect();
         Ok(Self { folder, files, builtin, listed })
     }
 
@@ -66,7 +88,8 @@ impl Modules {
         if order.iter().any(|module| module.name == name) || self.builtin.contains(name) {
             return Ok(());
         }
-        let Some(file) = self.files.get(name) else {
+        let mut files = self.files.get(name).into_iter().flatten();
+        let Some(file) = files.next() else {
             let folder = self.folder.display();
             match by {
                 Some(by) => bail!("module {by} needs {name}, which is neither in {folder} nor built in"),
@@ -75,6 +98,12 @@ impl Modules {
                 }
             }
         };
+        if let Some(second) = files.next() {
+            let (first, second) = (file.display(), second.display());
+            bail!(
+                "there are two modules {name}, {first} and {second}; give a folder with one of them by --modules"
+            );
+        }
         if path.iter().any(|above| above == name) {
             bail!("modules depend on each other: {} and {name}", path.join(", "));
         }
@@ -110,15 +139,31 @@ fn release_folder(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The files that a list names, as far as they are there. Newer builds list objects (`kvm.o`), older ones put
+/// `kernel/` before each path, and an installation may have packed the files.
+fn list<'a>(folder: &Path, paths: impl Iterator<Item = &'a str>) -> BTreeMap<String, BTreeSet<PathBuf>> {
+    let mut files: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    for path in paths {
+        let path = path.strip_suffix(".o").map_or_else(|| path.to_owned(), |stem| format!("{stem}.ko"));
+        let Some(name) = name_of(&path) else { continue };
+        let places = [path.as_str(), path.strip_prefix("kernel/").unwrap_or(&path)];
+        let candidates = places
+            .iter()
+            .flat_map(|place| ENDINGS.iter().map(move |ending| folder.join(format!("{place}{ending}"))));
+        files.entry(name).or_default().extend(candidates.into_iter().find(|file| file.is_file()));
+    }
+    files
+}
+
 /// Finds `*.ko` and its compressed forms; follows no links, since `build` and `source` lead far away.
-fn collect(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> std::io::Result<()> {
+fn collect(folder: &Path, files: &mut BTreeMap<String, BTreeSet<PathBuf>>) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let (kind, path) = (entry.file_type()?, entry.path());
         if kind.is_dir() {
             collect(&path, files)?;
         } else if let Some(name) = path.to_str().and_then(name_of).filter(|_| kind.is_file()) {
-            files.insert(name, path);
+            files.entry(name).or_default().insert(path);
         }
     }
     Ok(())
@@ -128,7 +173,7 @@ fn collect(folder: &Path, files: &mut BTreeMap<String, PathBuf>) -> std::io::Res
 fn name_of(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     let (name, ending) = file.split_once(".ko")?;
-    matches!(ending, "" | ".xz" | ".zst" | ".gz").then(|| name.replace('-', "_"))
+    ENDINGS.contains(&ending).then(|| name.replace('-', "_"))
 }
 
 /// A line of `modules.dep`: a module, and what it needs, the last loaded first.

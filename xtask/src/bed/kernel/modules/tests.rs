@@ -82,6 +82,51 @@ fn a_list_of_depmod_wins_and_is_read_backwards() {
 }
 
 #[test]
+fn what_depmod_did_not_list_is_not_loaded() {
+    let tree = kvm();
+    tree.put("build/kvm.ko", &module(b"depends=gone\0"));
+    tree.put("modules.order", b"build/kvm.o\n");
+    tree.put(
+        "modules.dep",
+        b"kernel/arch/x86/kvm/kvm-amd.ko: kernel/arch/x86/kvm/kvm.ko kernel/virt/lib/irqbypass.ko\n",
+    );
+    assert_eq!(tree.order("kvm_amd").unwrap(), ["irqbypass", "kvm", "kvm_amd"]);
+    assert!(tree.order("ccp").unwrap_err().contains("no module ccp"));
+}
+
+#[test]
+fn a_build_names_its_modules_in_modules_order() {
+    // Of a build tree today and before, and of an installation that depmod has not seen.
+    for (order, at, ending) in [
+        ("arch/x86/kvm/kvm.o", "arch/x86/kvm/kvm", ".ko"),
+        ("kernel/arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm", ".ko"),
+        ("kernel/arch/x86/kvm/kvm.ko", "kernel/arch/x86/kvm/kvm", ".ko.gz"),
+    ] {
+        let tree = Tree::new();
+        tree.put("stale/kvm.ko", &module(b"depends=gone\0"));
+        tree.put("modules.order", format!("{order}\nvirt/lib/irqbypass.o\nnot/built.o\n").as_bytes());
+        tree.put("virt/lib/irqbypass.ko", &module(b"depends=\0"));
+        let mut content = module(b"depends=irqbypass\0");
+        if ending == ".ko.gz" {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut gzip, &content).unwrap();
+            content = gzip.finish().unwrap();
+        }
+        tree.put(&format!("{at}{ending}"), &content);
+        assert_eq!(tree.order("kvm").unwrap(), ["irqbypass", "kvm"], "{order}");
+    }
+}
+
+#[test]
+fn two_modules_of_one_name_are_told_apart_by_the_user() {
+    let tree = kvm();
+    tree.put("old/kvm.ko", &module(b"depends=\0"));
+    let error = tree.order("kvm_amd").unwrap_err();
+    assert!(error.contains("two modules kvm,") && error.contains("old/kvm.ko"), "{error}");
+    assert_eq!(tree.order("ccp").unwrap(), ["ccp"], "what is not needed may be there as often as it likes");
+}
+
+#[test]
 fn what_is_built_in_needs_no_file() {
     let tree = kvm();
     tree.put("modules.builtin", b"kernel/drivers/crypto/ccp/ccp.ko\nkernel/virt/lib/irqbypass.ko\n");
