@@ -80,7 +80,7 @@ pub(super) fn set_host_state(vmcs: &mut Vmcs) {
     vmcs.set(field::HOST_RIP, entry::exit_address());
 }
 
-/// What a VM entry loads: as L1, but for what [`L2::go`] sets.
+/// What a VM entry loads: as L1, but for what [`L2::go`](super::L2::go) sets.
 pub(super) fn set_guest_state(vmcs: &mut Vmcs) {
     let cr0 = control::read_cr0();
     let cr4 = control::read_cr4();
