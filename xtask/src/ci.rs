@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use xshell::{Shell, cmd};
 
+use crate::bed::kind::Kind;
 use crate::{bed, build, schema};
 
 /// `cargo xtask ci`
@@ -45,11 +46,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         println!("\nthere is no /dev/kvm here: the suite itself has not run");
     }
-    if bed::is_to_be_had() || args.require_bed {
+    if bed::is_to_be_had(Kind::Amd) || args.require_bed {
         step("beds: a kernel that dies");
         cmd!(sh, "cargo test --quiet --package xtask -- --ignored").run()?;
         step("the suite in the bed amd");
-        crate::test::check_bed()?;
+        crate::test::check_bed(Kind::Amd)?;
     } else {
         println!("\nno QEMU and no Debian packages here: the suite has not run in the bed amd");
     }

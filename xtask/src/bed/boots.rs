@@ -31,7 +31,7 @@ impl Lab {
         };
         let (args, _) = BedArgs::split(&[]);
         let mut plan =
-            plan(&args, RunnerArgs::default(), suite).unwrap_or_else(|trouble| panic!("{trouble:?}"));
+            plan(Kind::Amd, &args, RunnerArgs::default(), suite).unwrap_or_else(|trouble| panic!("{trouble:?}"));
         plan.shown = false;
         Self { folder, plan }
     }

@@ -1,5 +1,6 @@
 //! The same suite under several module parameters, a machine for each, and one table at the end.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     if plan.runner.resume.is_some() {
         bail!("--resume goes on with one run, not with a matrix");
     }
-    let runs = run::runs();
+    let (runs, kind) = (run::runs(), plan.kind);
     let todo = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -25,11 +26,11 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
             scope.spawn(|| {
                 while let Some(params) = list.get(todo.fetch_add(1, Ordering::Relaxed)) {
                     let name = plan.params.and(params).to_string();
-                    let folder = RunFolder::create(&runs, &format!("amd-{name}"));
+                    let folder = RunFolder::create(&runs, &format!("{kind}-{name}"));
                     let ran = folder.and_then(|folder| Ok((run::run(plan, params, &folder)?, folder)));
                     let (status, folder) = match ran {
                         Ok((status, folder)) => (status, Some(folder)),
-                        Err(error) => (unusable(&error.context(format!("the bed amd with {name}"))), None),
+                        Err(error) => (unusable(&error.context(format!("the bed {kind} with {name}"))), None),
                     };
                     eprintln!("bed      {name}: exit status {status}");
                     if let Ok(mut done) = done.lock() {
@@ -45,13 +46,19 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     let folders: Vec<_> = done.iter().filter_map(|(_, _, folder)| folder.as_ref()).collect();
     let mut status = done.iter().map(|(_, status, _)| *status).max().unwrap_or_default();
     if !folders.is_empty() {
-        println!();
-        // The runner for the bed runs here as well, and it is built already.
-        let mut compare = Command::new(&plan.suite.runner);
-        compare.arg("compare").args(folders.iter().map(|folder| folder.path()));
-        let ended = compare.status().context("cannot start the runner to compare")?;
-        let code = ended.code().and_then(|code| u8::try_from(code).ok());
-        status = status.max(code.with_context(|| format!("`exitspec compare` fails ({ended})"))?);
+        let paths: Vec<_> = folders.iter().map(|folder| folder.path()).collect();
+        status = status.max(table(&plan.suite.runner, &paths, false)?);
     }
     Ok(status)
+}
+
+/// Prints the runs side by side; the exit status of that.
+pub(crate) fn table(runner: &Path, runs: &[&Path], all: bool) -> anyhow::Result<u8> {
+    println!();
+    // The runner for the bed runs here as well, and it is built already.
+    let mut compare = Command::new(runner);
+    compare.arg("compare").args(all.then_some("--all")).args(runs);
+    let ended = compare.status().context("cannot start the runner to compare")?;
+    let code = ended.code().and_then(|code| u8::try_from(code).ok());
+    code.with_context(|| format!("`exitspec compare` fails ({ended})"))
 }

@@ -3,9 +3,12 @@
 //! The way of a run: options, kernel and QEMU, the suite's programs, an initramfs, a machine, lines of results.
 //! What a case is and what a verdict means is the runner's business alone.
 
+mod all;
 mod amd;
 mod apt;
 pub(crate) mod args;
+mod bochs;
+mod boot;
 #[cfg(test)]
 mod boots;
 mod channel;
@@ -13,9 +16,12 @@ mod console;
 mod event;
 mod folder;
 mod initramfs;
-mod kernel;
+mod intel;
+pub(crate) mod kernel;
+pub(crate) mod kind;
 mod matrix;
 mod params;
+mod process;
 mod qemu;
 mod run;
 mod runner_args;
@@ -31,9 +37,11 @@ use anyhow::Context;
 use args::BedArgs;
 use folder::RunFolder;
 use kernel::{Kernel, Spec};
+use kind::Kind;
 use params::Params;
 use run::Plan;
 use runner_args::Resumed;
+pub(crate) use all::run as run_all;
 pub(crate) use runner_args::RunnerArgs;
 use suite::Suite;
 
@@ -42,40 +50,40 @@ use crate::build;
 /// The bed cannot be used; the runner's own status for a host that cannot run anything.
 pub(crate) const UNUSABLE: u8 = 3;
 
-/// How long nothing may come from a machine that runs cases. Longer than the runner's own limits, so that
-/// it is the runner who ends a case that hangs, as long as the kernel lives.
-const SILENCE: Duration = Duration::from_mins(6);
-
-/// The kernel that is booted if none is named.
-const DEFAULT_KERNEL: &str = "6.12";
-
 /// Runs the suite in a bed; the exit status, as the runner's. An error is the user's mistake or ours.
-pub(crate) fn run(args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<u8> {
+pub(crate) fn run(kind: Kind, args: &BedArgs, runner: RunnerArgs) -> anyhow::Result<u8> {
     let suite = suite(&runner);
     // Building takes longest, so mistakes are looked for before.
-    let plan = match plan(args, runner, suite) {
+    let plan = match plan(kind, args, runner, suite) {
         Ok(plan) => plan,
         Err(Trouble::Usage(error)) => return Err(error),
         Err(Trouble::Unusable(error)) => return Ok(unusable(&error)),
     };
-    if plan.runner.payloads.is_none() {
-        build::run(&build::Args::default())?;
-    }
-    suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])?;
+    build_suite(&plan.runner)?;
     match &args.matrix {
-        Some(list) => matrix::run(&plan, list, args.jobs.into()),
+        Some(list) => {
+            let list = if list.is_empty() { kind.matrix() } else { list.clone() };
+            matrix::run(&plan, &of_bed(&list, kind)?, args.jobs.into())
+        }
         None => one(&plan),
     }
 }
 
+/// Builds what goes into a bed.
+fn build_suite(runner: &RunnerArgs) -> anyhow::Result<()> {
+    if runner.payloads.is_none() {
+        build::run(&build::Args::default())?;
+    }
+    suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])
+}
+
 /// Whether there is, or can be, everything that a bed needs.
-pub(crate) fn is_to_be_had() -> bool {
-    let kernel = folder().join("kernels").join(format!("debian-{DEFAULT_KERNEL}")).is_dir();
-    qemu::is_to_be_had() && (kernel || apt::is_here())
+pub(crate) fn is_to_be_had(kind: Kind) -> bool {
+    kind.is_to_be_had() && kernel::is_to_be_had(&kind.kernel(), &folder())
 }
 
 /// Where kernels and package lists are kept.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     build::workspace().join("target").join("beds")
 }
 
@@ -99,55 +107,68 @@ enum Trouble {
     Unusable(anyhow::Error),
 }
 
-/// Finds QEMU and the kernel, and checks that the parameters are the modules' own.
-fn plan(args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<Plan, Trouble> {
+/// Finds the emulator and the kernel, and checks that the parameters are the modules' own.
+fn plan(kind: Kind, args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<Plan, Trouble> {
     let folder = folder();
-    let qemu = qemu::find(&folder).map_err(Trouble::Unusable)?;
-    let spec = args.kernel.clone().unwrap_or_else(|| Spec::Debian(DEFAULT_KERNEL.to_owned()));
+    let params = of_bed(&args.params, kind).map_err(Trouble::Usage)?;
+    let matrix = of_bed(args.matrix.as_deref().unwrap_or_default(), kind).map_err(Trouble::Usage)?;
+    let emulator = kind.find(&folder).map_err(Trouble::Unusable)?;
+    let spec = args.kernel.clone().unwrap_or_else(|| kind.kernel());
     let kernel = Kernel::find(&spec, args.modules.as_deref(), &folder).map_err(|error| match spec {
-        Spec::Debian(_) => Trouble::Unusable(error),
+        Spec::Debian(_) | Spec::Small(_) => Trouble::Unusable(error),
         Spec::Host | Spec::Path(_) => Trouble::Usage(error),
     })?;
-    let modules = kernel.to_load(amd::MODULE).map_err(Trouble::Usage)?;
-    for params in args.params.iter().chain(args.matrix.iter().flatten()) {
+    let modules = kernel.to_load(kind.module()).map_err(Trouble::Usage)?;
+    for params in params.iter().chain(&matrix) {
         for module in &modules {
             params.check(&module.name, &module.params).map_err(Trouble::Usage)?;
         }
     }
-    eprintln!("bed      amd: QEMU {}, kernel {}", qemu.version, kernel.name);
-    if let Some(remark) = qemu.remark() {
+    eprintln!("bed      {kind}: {}, kernel {}", emulator.name(), kernel.name);
+    if let Some(remark) = emulator.remark() {
         eprintln!("         {remark}");
     }
-    let params = args.params.iter().fold(Params::default(), |all, those| all.and(those));
+    let params = params.iter().fold(Params::default(), |all, those| all.and(those));
     Ok(Plan {
-        qemu,
+        kind,
+        emulator,
         kernel,
         modules,
         suite,
         runner,
         params,
         kernel_args: args.kernel_args.clone(),
-        boot_timeout: Duration::from_secs(args.boot_timeout),
-        silence: SILENCE,
+        boot_timeout: args.boot_timeout.map_or(kind.boot_timeout(), Duration::from_secs),
+        silence: kind.silence(),
         // The words of several machines at once would mean nothing; they are in the runs' folders.
         shown: args.matrix.is_none() || args.jobs == 1,
         environment: Vec::new(),
     })
 }
 
+/// Parameters of this kind of bed.
+fn of_bed(params: &[Params], kind: Kind) -> anyhow::Result<Vec<Params>> {
+    params.iter().map(|params| params.clone().of_bed(kind)).collect()
+}
+
 /// One run, new or resumed.
 fn one(plan: &Plan) -> anyhow::Result<u8> {
-    let runs = run::runs();
-    let ending =
-        if plan.params == Params::default() { "amd".to_owned() } else { format!("amd-{}", plan.params) };
+    let (runs, kind) = (run::runs(), plan.kind);
     let folder = match &plan.runner.resume {
-        Some(Resumed::Newest) => RunFolder::find(&runs, None, "amd")?,
-        Some(Resumed::Named(run)) => RunFolder::find(&runs, Some(run), "amd")?,
-        None => RunFolder::create(&runs, &ending)?,
+        Some(Resumed::Newest) => RunFolder::find(&runs, None, kind.name())?,
+        Some(Resumed::Named(run)) => RunFolder::find(&runs, Some(run), kind.name())?,
+        None if plan.params == Params::default() => RunFolder::create(&runs, kind.name())?,
+        None => RunFolder::create(&runs, &format!("{kind}-{}", plan.params))?,
     };
-    let status = run::run(plan, &Params::default(), &folder);
-    run::say_where(&folder);
-    Ok(status.context("the bed amd cannot be used").unwrap_or_else(|error| unusable(&error)))
+    Ok(in_folder(plan, &folder))
+}
+
+/// Runs and says where the results are; the exit status.
+fn in_folder(plan: &Plan, folder: &RunFolder) -> u8 {
+    let status = run::run(plan, &Params::default(), folder);
+    run::say_where(folder);
+    let status = status.with_context(|| format!("the bed {} cannot be used", plan.kind));
+    status.unwrap_or_else(|error| unusable(&error))
 }
 
 /// Says why the bed cannot be used; the exit status.

@@ -114,7 +114,7 @@ pub(crate) fn run(bed: &mut dyn Bed, patience: Patience, interrupted: bool) -> a
         };
         journal |= seen.header;
         let how = match loss {
-            Loss::Crash => "switched itself off",
+            Loss::Crash => "died",
             Loss::Timeout => "went silent",
         };
         if !seen.up {

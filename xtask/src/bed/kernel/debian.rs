@@ -20,7 +20,7 @@ pub(crate) struct Unpacked {
 
 /// The newest kernel of a series (`6.12`), from `folder` if it is there already.
 pub(crate) fn fetch(series: &str, folder: &Path) -> anyhow::Result<Unpacked> {
-    let home = folder.join("kernels").join(format!("debian-{series}"));
+    let home = home(series, folder);
     if !home.is_dir() {
         if !apt::is_here() {
             bail!(
@@ -31,6 +31,11 @@ pub(crate) fn fetch(series: &str, folder: &Path) -> anyhow::Result<Unpacked> {
         download(series, folder, &home)?;
     }
     unpacked(&home).with_context(|| format!("{} is incomplete; remove it and try again", home.display()))
+}
+
+/// Where a series is kept once it is unpacked.
+pub(crate) fn home(series: &str, folder: &Path) -> PathBuf {
+    folder.join("kernels").join(format!("debian-{series}"))
 }
 
 /// What is in the folder of an unpacked package.
