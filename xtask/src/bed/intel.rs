@@ -23,7 +23,7 @@ const CPU: &str = "corei7_skylake_x";
 
 /// A kernel that is dead stays so: to start anew would hide what it said. Its clock is good, and it need not
 /// find out how fast it is.
-const KERNEL_ARGS: &[&str] = &["panic=0", "tsc=reliable", "lpj=1000000", "no_timer_check"];
+const KERNEL_ARGS: &[&str] = &["panic=0", "tsc=reliable", "lpj=1000000", "no_timer_check", "idle=poll"];
 
 /// How Bochs ends when its machine has switched itself off. Its exit status is that of a failure.
 const SWITCHED_OFF: &str = "Shutdown port";
