@@ -45,22 +45,26 @@ impl FromStr for Spec {
             let what = "expected debian:SERIES (debian:6.12), small, host, or the path of an image or a build tree";
             return if text.is_empty() { Err(what.into()) } else { Ok(Self::Path(text.into())) };
         };
-        let numbers: Vec<_> = series.split('.').collect();
-        let number =
-            |text: &&str| !text.is_empty() && text.len() < 4 && text.bytes().all(|b| b.is_ascii_digit());
-        if numbers.len() == 2 && numbers.iter().all(number) {
-            Ok(of(series.to_owned()))
-        } else {
-            Err(format!("`{series}` is no series of kernels; expected two numbers, as in debian:6.12"))
-        }
+        self::series(series).map(of)
     }
 }
 
-/// Whether [`Kernel::find`] can succeed without building one.
+/// A series of kernels: two numbers.
+pub(crate) fn series(text: &str) -> Result<String, String> {
+    let numbers: Vec<_> = text.split('.').collect();
+    let number = |text: &&str| !text.is_empty() && text.len() < 4 && text.bytes().all(|b| b.is_ascii_digit());
+    if numbers.len() == 2 && numbers.iter().all(number) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is no series of kernels; expected two numbers, as in 6.12"))
+    }
+}
+
+/// Whether [`Kernel::find`] can succeed.
 pub(crate) fn is_to_be_had(spec: &Spec, folder: &Path) -> bool {
     match spec {
         Spec::Debian(series) => debian::home(series, folder).is_dir() || apt::is_here(),
-        Spec::Small(series) => small::home(series, folder).is_dir(),
+        Spec::Small(series) => small::is_built(series, folder) || small::can_be_built(),
         Spec::Host | Spec::Path(_) => true,
     }
 }
@@ -85,7 +89,7 @@ impl Kernel {
                 (format!("debian:{series}"), unpacked.image, Some(unpacked.modules))
             }
             Spec::Small(series) => {
-                let built = small::built(series, folder)?;
+                let built = small::find(series, folder)?;
                 (format!("small:{series}"), built.image, Some(built.modules))
             }
             Spec::Host => {
