@@ -63,11 +63,11 @@ impl Emulator for Qemu {
 }
 
 /// QEMU ends well however its machine ends.
-fn judge(status: Option<ExitStatus>, errors: Vec<String>) -> anyhow::Result<Vec<String>> {
+fn judge(status: Option<ExitStatus>, errors: &[String]) -> anyhow::Result<Vec<String>> {
     if status.is_some_and(|status| !status.success()) {
         // The CPU's features that TCG lacks are known and harmless.
-        let errors: Vec<String> =
-            errors.into_iter().filter(|line| !line.contains("TCG doesn't support")).collect();
+        let errors: Vec<&str> =
+            errors.iter().map(String::as_str).filter(|line| !line.contains("TCG doesn't support")).collect();
         bail!("QEMU failed: {}", errors.join("\n    "));
     }
     Ok(Vec::new())

@@ -36,16 +36,14 @@ impl Bochs {
             );
         }
         if !nix::unistd::geteuid().is_root() {
-            bail!(
-                "Bochs is not here; install it: sudo apt-get install --no-install-recommends {packages}"
-            );
+            bail!("Bochs is not here; install it: sudo apt-get install --no-install-recommends {packages}");
         }
         eprintln!("installing Bochs");
         Apt::open(&Sources::HostAnd(None), &folder.join("apt"))
             .and_then(|apt| apt.install(PACKAGES, None))
             .with_context(|| {
-                format!("Bochs cannot be installed; try: apt-get update && apt-get install {packages}")
-            })?;
+            format!("Bochs cannot be installed; try: apt-get update && apt-get install {packages}")
+        })?;
         Self::here().context("Bochs is installed, but not all of it is where it should be")
     }
 

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn last_words_are_known_however_they_arrive() {
-        let text = b"boot\r\n[ 1.0] Kernel panic - not syncing: sysrq\r\n CPU: 0\n---[ end Kernel panic - not \
+        let text =
+            b"boot\r\n[ 1.0] Kernel panic - not syncing: sysrq\r\n CPU: 0\n---[ end Kernel panic - not \
             syncing: sysrq ]---\r\n";
         for size in [1, 7, text.len()] {
             let mut words = LastWords::default();

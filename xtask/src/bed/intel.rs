@@ -126,9 +126,11 @@ impl Bochs {
             disk = place(*disk),
             log = place(*log),
         );
-        for (number, line) in lines.iter().enumerate() {
-            text += &format!("com{}: enabled=1, mode=file, dev={}\n", number + 1, place(*line));
-        }
+        text.extend(
+            (1..)
+                .zip(lines)
+                .map(|(number, line)| format!("com{number}: enabled=1, mode=file, dev={}\n", place(*line))),
+        );
         text
     }
 }
@@ -150,15 +152,50 @@ fn file(content: &[u8]) -> anyhow::Result<File> {
 
 fn content(mut file: File) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).context("cannot read the initramfs")?;
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.read_to_end(&mut bytes))
+        .context("cannot read the initramfs")?;
     Ok(bytes)
 }
 
 /// What Bochs said when it ended in another way than it should: a CPU that shuts down, say.
-fn judge(status: Option<ExitStatus>, errors: Vec<String>) -> anyhow::Result<Vec<String>> {
+#[expect(clippy::unnecessary_wraps, reason = "the type of `process::Judge`")]
+fn judge(status: Option<ExitStatus>, errors: &[String]) -> anyhow::Result<Vec<String>> {
     if status.is_none() || errors.iter().any(|line| line.contains(SWITCHED_OFF)) {
         return Ok(Vec::new());
     }
     let first = errors.len().saturating_sub(LAST_WORDS);
     Ok(errors[first..].iter().map(|line| format!("Bochs: {line}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_name_every_file_that_the_machine_inherits() {
+        let bochs = Bochs { program: "bochs".into(), bios: "/b/BIOS".into(), vga_bios: "/b/VGA".into() };
+        let text = bochs.settings(&Files { disk: 5, rom: 6, log: 7, lines: [8, 9, 10] }, 42);
+        let has = |line: &str| assert!(text.lines().any(|other| other == line), "{line}\nin\n{text}");
+        has("romimage: file=/b/BIOS");
+        has("vgaromimage: file=/b/VGA");
+        has("optromimage1: file=/proc/self/fd/6, address=0xd0000");
+        has("ata0-master: type=disk, mode=flat, path=/proc/self/fd/5, cylinders=42, heads=16, spt=63");
+        has("log: /proc/self/fd/7");
+        has("com1: enabled=1, mode=file, dev=/proc/self/fd/8");
+        has("com3: enabled=1, mode=file, dev=/proc/self/fd/10");
+        // A kernel reads unknown MSRs at every exit; a prompt would wait for ever.
+        has("error: action=ignore");
+        has("panic: action=fatal");
+    }
+
+    #[test]
+    fn only_an_end_that_is_not_the_machines_own_is_told() {
+        let off = ["[UNMAP ] >>PANIC<< Shutdown port: shutdown requested".to_owned()];
+        let triple = ["[CPU0  ] >>PANIC<< exception(): 3rd (14) exception with no resolution".to_owned()];
+        let failed = Some(std::os::unix::process::ExitStatusExt::from_raw(1 << 8));
+        assert!(judge(failed, &off).unwrap().is_empty());
+        assert!(judge(None, &triple).unwrap().is_empty(), "it was switched off");
+        assert_eq!(judge(failed, &triple).unwrap(), [format!("Bochs: {}", triple[0])]);
+    }
 }

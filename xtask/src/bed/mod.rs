@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+pub(crate) use all::run as run_all;
 use args::BedArgs;
 use folder::RunFolder;
 use kernel::{Kernel, Spec};
@@ -41,7 +42,6 @@ use kind::Kind;
 use params::Params;
 use run::Plan;
 use runner_args::Resumed;
-pub(crate) use all::run as run_all;
 pub(crate) use runner_args::RunnerArgs;
 use suite::Suite;
 

@@ -27,7 +27,10 @@ impl Params {
         for ((module, name), value) in self.0 {
             let own = if module == BARE { kind.module().to_owned() } else { module };
             if own != "kvm" && own != kind.module() {
-                anyhow::bail!("{own}.{name} is no parameter of the bed {kind}: there are kvm and {}", kind.module());
+                anyhow::bail!(
+                    "{own}.{name} is no parameter of the bed {kind}: there are kvm and {}",
+                    kind.module()
+                );
             }
             params.insert((own, name), value);
         }
@@ -124,9 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_no_parameter_is_refused() {
-        for wrong in
-            ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "ccp.x=0", "npt=0,,vgif=0"]
-        {
+        for wrong in ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "ccp.x=0", "npt=0,,vgif=0"] {
             assert!(wrong.parse::<Params>().is_err(), "{wrong}");
         }
     }

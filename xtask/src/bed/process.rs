@@ -45,7 +45,7 @@ pub(crate) struct Logs {
 }
 
 /// What the emulator's end means: an error if it is the emulator's own fault, else lines for the console's end.
-pub(crate) type Judge = fn(Option<ExitStatus>, Vec<String>) -> anyhow::Result<Vec<String>>;
+pub(crate) type Judge = fn(Option<ExitStatus>, &[String]) -> anyhow::Result<Vec<String>>;
 
 /// What comes from a machine.
 enum Said {
@@ -149,7 +149,7 @@ impl Machine for Process {
         for thread in self.others.drain(..) {
             join(Some(thread))?;
         }
-        console.extend((self.judge)(status, errors)?);
+        console.extend((self.judge)(status, &errors)?);
         Ok(console)
     }
 }

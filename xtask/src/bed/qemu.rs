@@ -28,7 +28,9 @@ impl Qemu {
             bail!("{PROGRAM} is not here; install QEMU 10 or newer by your system's package manager");
         }
         if !nix::unistd::geteuid().is_root() {
-            bail!("{PROGRAM} is not here; install it: sudo apt-get install --no-install-recommends {PACKAGE}");
+            bail!(
+                "{PROGRAM} is not here; install it: sudo apt-get install --no-install-recommends {PACKAGE}"
+            );
         }
         eprintln!("installing QEMU");
         install(&folder.join("apt"))?;

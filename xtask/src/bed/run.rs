@@ -11,8 +11,8 @@ use bed_init::{CONFIG, Config, MODULES, RESULTS};
 use super::channel::Relay;
 use super::folder::RunFolder;
 use super::initramfs::Initramfs;
-use super::kind::{Emulator, Kind, Parts};
 use super::kernel::{Kernel, modules::Module};
+use super::kind::{Emulator, Kind, Parts};
 use super::params::Params;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
@@ -79,7 +79,10 @@ impl Run<'_> {
                 .into();
         command.extend(["--run-dir=/tmp/runs".to_owned(), format!("--bed={}", self.plan.kind)]);
         command.push(format!("--mirror={RESULTS}"));
-        command.push(format!("--timeout-scale={}", self.plan.kind.slower() * runner.timeout_scale.unwrap_or(1.0)));
+        command.push(format!(
+            "--timeout-scale={}",
+            self.plan.kind.slower() * runner.timeout_scale.unwrap_or(1.0)
+        ));
         let color = match runner.color.as_deref() {
             None | Some("auto") if self.plan.shown && std::io::stdout().is_terminal() => "always",
             None | Some("auto") => "never",

@@ -81,9 +81,8 @@ fn start_info(facts: &Facts<'_>) -> Vec<u8> {
 fn boot_protocol<'a>(kernel: &'a [u8], facts: &Facts<'_>) -> anyhow::Result<Handover<'a>> {
     const ZERO_PAGE: u32 = 0x1000;
     let cut = "the kernel is cut off";
-    let half = |at: usize| -> Option<u32> {
-        Some(u32::from_le_bytes(kernel.get(at..at + 4)?.try_into().ok()?))
-    };
+    let half =
+        |at: usize| -> Option<u32> { Some(u32::from_le_bytes(kernel.get(at..at + 4)?.try_into().ok()?)) };
     if kernel.get(0x202..0x206) != Some(b"HdrS") {
         bail!("the kernel is neither an ELF file nor a bzImage: there is no `HdrS` at 0x202");
     }

@@ -70,7 +70,8 @@ impl BootDisk {
     ) -> anyhow::Result<Self> {
         let size = u32::try_from(initramfs.len()).context("the initramfs is larger than 4 GiB")?;
         // Whole pages, as high as it goes.
-        let place = size.checked_next_multiple_of(0x1000).and_then(|size| (memory.size - TABLES).checked_sub(size));
+        let place =
+            size.checked_next_multiple_of(0x1000).and_then(|size| (memory.size - TABLES).checked_sub(size));
         let place = place.context("the initramfs is larger than memory")?;
         let Handover { entry, info, mut chunks, end } = handover::prepare(
             kernel,

@@ -198,7 +198,7 @@ mod tests {
             assert_eq!(rom.len(), usize::from(rom[2]) * 512);
             assert_eq!(rom.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0, "{count}");
         }
-        assert!(rom(0, 0, &[Piece { to: 0, sectors: 1 }; 0x4000]).is_err());
+        assert!(rom(0, 0, &vec![Piece { to: 0, sectors: 1 }; 0x4000]).is_err());
     }
 
     #[test]

@@ -38,14 +38,15 @@ impl FromStr for Spec {
         if text == "small" {
             return Ok(Self::Small(small::DEFAULT.to_owned()));
         }
-        type Of = fn(String) -> Spec;
-        let kinds: [(&str, Of); 2] = [("debian:", Self::Debian), ("small:", Self::Small)];
-        let named = kinds.iter().find_map(|(prefix, of)| Some((text.strip_prefix(prefix)?, of)));
-        let Some((series, of)) = named else {
-            let what = "expected debian:SERIES (debian:6.12), small, host, or the path of an image or a build tree";
+        if let Some(name) = text.strip_prefix("small:") {
+            return series(name).map(Self::Small);
+        }
+        let Some(name) = text.strip_prefix("debian:") else {
+            let what =
+                "expected debian:SERIES (debian:6.12), small, host, or the path of an image or a build tree";
             return if text.is_empty() { Err(what.into()) } else { Ok(Self::Path(text.into())) };
         };
-        self::series(series).map(of)
+        series(name).map(Self::Debian)
     }
 }
 
@@ -151,8 +152,16 @@ mod tests {
         assert_eq!("small:6.1".parse(), Ok(Spec::Small("6.1".into())));
         assert_eq!("host".parse(), Ok(Spec::Host));
         assert_eq!("./host".parse(), Ok(Spec::Path("./host".into())));
-        for wrong in ["", "small:x", "debian:", "debian:6", "debian:6.", "debian:6.x", "debian:../..", "debian:6.12; rm"]
-        {
+        for wrong in [
+            "",
+            "small:x",
+            "debian:",
+            "debian:6",
+            "debian:6.",
+            "debian:6.x",
+            "debian:../..",
+            "debian:6.12; rm",
+        ] {
             assert!(wrong.parse::<Spec>().is_err(), "{wrong}");
         }
     }
