@@ -56,9 +56,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the whole suite in a bed and comes back; an error unless it conforms.
-pub(crate) fn check_bed(kind: Kind) -> anyhow::Result<()> {
-    let (bed, words) = BedArgs::split(&[]);
+/// Runs the suite, or what these words select of it, in a bed and comes back; an error unless it conforms.
+pub(crate) fn check_bed(kind: Kind, words: &[&str]) -> anyhow::Result<()> {
+    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+    let (bed, words) = BedArgs::split(&words);
     let status = in_bed(kind, &bed, &words)?;
     if status != 0 {
         bail!("the suite does not hold in the bed {kind} (exit status {status})");

@@ -78,8 +78,8 @@ fn build_suite(runner: &RunnerArgs) -> anyhow::Result<()> {
 }
 
 /// Whether there is, or can be, everything that a bed needs.
-pub(crate) fn is_to_be_had(kind: Kind) -> bool {
-    kind.is_to_be_had() && kernel::is_to_be_had(&kind.kernel(), &folder())
+pub(crate) fn is_to_be_had(kind: Kind, kernel: &Spec) -> bool {
+    kind.is_to_be_had() && kernel::is_to_be_had(kernel, &folder())
 }
 
 /// Where kernels and package lists are kept.
