@@ -128,6 +128,7 @@ impl L2 {
         vmcb.set(field::IOPM_BASE_PA, IOPM.address());
         vmcb.set(field::MSRPM_BASE_PA, MSRPM.address());
         vmcb.set(field::ASID, 1);
+        vmcb.set(field::TLB_CONTROL, 1); // an L2 before this one had the same ASID
         save_segments(vmcb.address());
         flat_segments(vmcb);
         vmcb.set(field::CR0, control::read_cr0());

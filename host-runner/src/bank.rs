@@ -29,7 +29,7 @@ pub enum Bank {
     Msrs,
     /// The shared `kvm_run` page: what KVM tells and takes without an ioctl.
     Run,
-    /// KVM_GET_NESTED_STATE: whether the vCPU runs L2, and for whom (KVM API 4.118).
+    /// KVM_GET_NESTED_STATE: whether the vCPU runs L2, and for whom (KVM API 4.114).
     Nested,
     /// The SMM state save area of a vCPU that has entered SMM, in guest memory at SMBASE + 0xfe00 (APM vol. 2, "SMM
     /// State-Save Area"). Segments as in the area: `selector`, `attributes`, `limit`, `base`.

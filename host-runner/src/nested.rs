@@ -1,4 +1,4 @@
-//! KVM_GET_NESTED_STATE's header as named numbers (KVM API 4.118). It does no ioctl: the machine does.
+//! KVM_GET_NESTED_STATE's header as named numbers (KVM API 4.114). It does no ioctl: the machine does.
 
 use kvm_bindings as kvm;
 use kvm_ioctls::KvmNestedStateBuffer;

@@ -56,13 +56,13 @@ pub(crate) fn check() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the suite, or what these words select of it, in a bed and comes back; an error unless it conforms.
+/// Runs the suite in a bed, with these words of the command line, and comes back; an error unless it conforms.
 pub(crate) fn check_bed(kind: Kind, words: &[&str]) -> anyhow::Result<()> {
-    let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-    let (bed, words) = BedArgs::split(&words);
+    let line = words.iter().map(|word| format!(" {word}")).collect::<String>();
+    let (bed, words) = BedArgs::split(&words.iter().map(OsString::from).collect::<Vec<_>>());
     let status = in_bed(kind, &bed, &words)?;
     if status != 0 {
-        bail!("the suite does not hold in the bed {kind} (exit status {status})");
+        bail!("`cargo xtask test --bed {kind}{line}` does not conform (exit status {status})");
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ code! {
     /// L1 lets a waiting interrupt in.
     let_in: "sti", guest::label!("l1_lets_in"), "nop", "cli", "ret";
     /// Sends itself an SMI, by the local APIC whose page is at RBX.
-    send: "mov dword ptr [rbx + 0x300], 0x44200", "nop", guest::label!("l2_sent"), "ret";
+    send: "mov dword ptr [rbx + 0x310], 0", "mov dword ptr [rbx + 0x300], 0x4200", "nop", guest::label!("l2_sent"), "ret";
 }
 
 fn prepared(code: extern "C" fn()) -> L2 {
@@ -76,6 +76,17 @@ guest::scenario! {
         run(&mut l2);
         l2.go(knock);
         run(&mut l2);
+    }
+
+    /// As `smi_in_l2`, with debug registers that are not those of L1.
+    fn smi_in_l2_debug() {
+        smm::install(&tell);
+        let mut l2 = prepared(knock);
+        l2.vmcb().set(field::DR7, 0x700);
+        l2.vmcb().set(field::DR6, 0xffff_0ff1);
+        run(&mut l2);
+        value("dr7", l2.vmcb().get(field::DR7));
+        value("dr6", l2.vmcb().get(field::DR6));
     }
 
     /// The handler takes an exception.

@@ -81,7 +81,7 @@ impl Kind {
     /// What `--matrix` is without a list.
     pub(crate) fn matrix(self) -> Vec<Params> {
         let list = match self {
-            Self::Amd => "default,npt=0,vgif=0,npt=0+vgif=0",
+            Self::Amd => "default,npt=0,vgif=0,nested=0,npt=0+vgif=0",
             Self::Intel => "default,unrestricted_guest=0,ept=0,flexpriority=0,vpid=0,nested=0",
         };
         list.split(',').filter_map(|one| one.parse().ok()).collect()
