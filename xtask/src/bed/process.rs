@@ -207,3 +207,59 @@ fn start(mut command: Command, files: Vec<OwnedFd>) -> anyhow::Result<Child> {
     drop(command);
     Ok(child)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{PipeWriter, pipe};
+    use std::process::Stdio;
+
+    use super::*;
+
+    /// A program that does nothing until it is killed, and the ends of its machine's lines.
+    fn machine(judge: Judge) -> (Process, [PipeWriter; 4]) {
+        let [console, text, results, errors] = [(); 4].map(|()| pipe().unwrap());
+        let sources = Sources {
+            console: Box::new(console.0),
+            text: Box::new(text.0),
+            results: Box::new(results.0),
+            errors: Box::new(errors.0),
+            screen: None,
+        };
+        let logs = Logs {
+            console: tempfile::tempfile().unwrap(),
+            text: Relay::to(tempfile::tempfile().unwrap(), false),
+        };
+        let mut command = Command::new("sleep");
+        command.arg("1000").stdin(Stdio::null());
+        let process = Process::start(command, Vec::new(), sources, logs, judge).unwrap();
+        (process, [console.1, text.1, results.1, errors.1])
+    }
+
+    #[test]
+    fn a_dead_kernel_ends_a_machine_that_stays_on() {
+        let (mut process, [mut console, text, mut results, mut errors]) = machine(|status, errors| {
+            assert!(status.is_none(), "it was switched off");
+            Ok(errors.to_vec())
+        });
+        results.write_all(b"before\npart").unwrap();
+        assert!(matches!(process.listen(DYING).unwrap(), Heard::Line(line) if line == b"before"));
+        errors.write_all(b"the emulator's own\n").unwrap();
+        console
+            .write_all(b"Kernel panic - not syncing: x\n---[ end Kernel panic - not syncing: x ]---\n")
+            .unwrap();
+        // Much later than any machine's last word.
+        assert!(matches!(process.listen(Duration::from_hours(1)).unwrap(), Heard::Ended));
+        drop((console, text, results, errors));
+        let lines = process.stop().unwrap();
+        assert_eq!(lines[0], "Kernel panic - not syncing: x");
+        assert_eq!(lines[2], "the emulator's own");
+    }
+
+    #[test]
+    fn a_machine_without_a_word_is_silent_and_one_without_lines_has_ended() {
+        let (mut process, lines) = machine(|_, _| Ok(Vec::new()));
+        assert!(matches!(process.listen(Duration::ZERO).unwrap(), Heard::Silence));
+        drop(lines);
+        assert!(matches!(process.listen(DYING).unwrap(), Heard::Ended));
+    }
+}
