@@ -24,6 +24,7 @@ const MARKS: &[&str] = &[
     "PANIC: ",
     "stack segment",
     "invalid opcode",
+    ">>PANIC<<",
 ];
 
 /// A console that is being written down.
