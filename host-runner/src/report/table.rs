@@ -57,8 +57,12 @@ impl Table {
         self.columns.iter().all(Column::conforms)
     }
 
-    /// What sets each run apart: the module parameters that are not the same in all.
+    /// What sets each run apart: the backend, or the module parameters that are not the same in all.
     fn settings(&self) -> Vec<String> {
+        if self.columns.windows(2).any(|pair| pair[0].host.backend != pair[1].host.backend) {
+            // Their parameters have nothing in common.
+            return self.columns.iter().map(|column| column.host.backend.clone()).collect();
+        }
         let names: BTreeSet<&String> =
             self.columns.iter().flat_map(|column| column.host.params.keys()).collect();
         let value = |column: &Column, name: &String| column.host.params.get(name).cloned();
@@ -151,6 +155,18 @@ mod tests {
         assert_eq!(lines[4], row("a.two", "pass", "fail"));
         assert_eq!(lines[5], row("held", "2", "1"));
         assert!(!text.contains("a.one"), "it is a pass everywhere");
+    }
+
+    #[test]
+    fn runs_on_different_backends_are_told_apart_by_them() {
+        let mut columns = ["1", "0"].map(|npt| column(npt, &[("a.one", Verdict::Pass)]));
+        for (column, backend) in columns.iter_mut().zip(["kvm_amd", "kvm_intel"]) {
+            column.host.backend = backend.into();
+        }
+        let text = Table::new(columns.into(), false).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], " 1  amd, Linux 6.12, run  kvm_amd");
+        assert_eq!(lines[1], " 2  amd, Linux 6.12, run  kvm_intel");
     }
 
     #[test]
