@@ -82,7 +82,10 @@ impl Kind {
     pub(crate) fn matrix(self) -> Vec<Params> {
         let list = match self {
             Self::Amd => "default,npt=0,vgif=0,nested=0,npt=0+vgif=0",
-            Self::Intel => "default,unrestricted_guest=0,ept=0,flexpriority=0,vpid=0,nested=0",
+            Self::Intel => {
+                "default,unrestricted_guest=0,ept=0,flexpriority=0,nested=0,vpid=0,eptad=0,preemption_timer=0,\
+                 emulate_invalid_guest_state=0,enable_apicv=0"
+            }
         };
         list.split(',').filter_map(|one| one.parse().ok()).collect()
     }
@@ -155,6 +158,6 @@ mod tests {
             assert_eq!(matrix[0], Params::default());
             assert!(matrix.len() >= 4 && matrix.iter().all(|params| params.clone().of_bed(kind).is_ok()));
         }
-        assert_eq!(Kind::Intel.matrix().len(), 6);
+        assert_eq!(Kind::Intel.matrix().len(), 10);
     }
 }
