@@ -1,14 +1,19 @@
 //! `cargo xtask ci`: everything that must hold before a change is taken.
 //!
-//! The suite itself runs where there is a `/dev/kvm`, and in a bed where there is QEMU or it can be installed;
-//! elsewhere their absence is said, and the rest decides.
+//! The suite itself runs where there is a `/dev/kvm`, and in the beds whose emulators are there or can be
+//! installed; elsewhere their absence is said, and the rest decides.
 
 use std::path::Path;
 
 use anyhow::Context;
 use xshell::{Shell, cmd};
 
+use crate::bed::kernel::{self, Spec};
+use crate::bed::kind::Kind;
 use crate::{bed, build, schema};
+
+/// The kernel for a bed whose own cannot be had.
+const SPARE: &str = "debian:6.12";
 
 /// `cargo xtask ci`
 #[derive(Debug, clap::Args)]
@@ -16,7 +21,7 @@ pub(crate) struct Args {
     /// Fail where there is no usable /dev/kvm, instead of leaving the suite out.
     #[arg(long)]
     require_kvm: bool,
-    /// Fail where the bed amd cannot be had, instead of leaving it out.
+    /// Fail where a bed cannot be had, instead of leaving it out.
     #[arg(long)]
     require_bed: bool,
 }
@@ -45,38 +50,54 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         println!("\nthere is no /dev/kvm here: the suite itself has not run");
     }
-    let required = args.require_bed;
-    if (bed::is_to_be_had() || required) && is_had(&["--bed=amd"], required)? {
-        step("beds: a kernel that dies");
-        cmd!(sh, "cargo test --quiet --package xtask -- --ignored").run()?;
-        step("the suite in the bed amd");
-        crate::test::check_bed(&["--bed=amd"])?;
-        step("the bed amd with a kernel that lacks fixes");
-        let files = ["waivers/kvm_amd", "waivers/bed-amd", "unfixed/amd-6.1"];
-        let waivers: Vec<_> = files
-            .iter()
-            .map(|name| format!("--waivers={}/test-manifests/{name}.toml", build::workspace().display()))
-            .collect();
-        let mut words = vec!["--bed=amd", "--kernel=debian:6.1"];
-        words.extend(waivers.iter().map(String::as_str));
-        if is_had(&words, required)? {
-            crate::test::check_bed(&words)?;
-        }
-    } else {
-        println!("\nthe suite has not run in the bed amd");
+    for kind in Kind::ALL {
+        bed(&sh, kind, args.require_bed)?;
     }
     Ok(())
 }
 
+/// A bed's own tests, and the suite in it.
+fn bed(sh: &Shell, kind: Kind, required: bool) -> anyhow::Result<()> {
+    if (bed::is_to_be_had(kind, &kind.kernel()) || required) && is_had(kind, &[], required)? {
+        if let Spec::Small(series) = kind.kernel() {
+            step("the small kernel");
+            kernel::small::find(&series, &bed::folder())?;
+        }
+        step(&format!("the bed {kind}: a kernel that dies"));
+        let tests = format!("{kind}_");
+        cmd!(sh, "cargo test --quiet --package xtask -- --ignored {tests}").run()?;
+        step(&format!("the suite in the bed {kind}"));
+        crate::test::check_bed(kind, &[])?;
+        return if kind == Kind::Amd { unfixed(required) } else { Ok(()) };
+    }
+    if SPARE.parse().is_ok_and(|spare: Spec| bed::is_to_be_had(kind, &spare)) {
+        step(&format!("some cases in the bed {kind}, with a kernel that boots slowly"));
+        return crate::test::check_bed(kind, &[&format!("--kernel={SPARE}"), "selftest"]);
+    }
+    println!("\nthe bed {kind} cannot be had here: the suite has not run in it");
+    Ok(())
+}
+
+/// A kernel that lacks fixes, against the list of what it lacks.
+fn unfixed(required: bool) -> anyhow::Result<()> {
+    step("the bed amd with a kernel that lacks fixes");
+    let files = ["waivers/kvm_amd", "waivers/bed-amd", "unfixed/amd-6.1"];
+    let manifests = build::workspace().join("test-manifests");
+    let waivers = files.map(|name| format!("--waivers={}/{name}.toml", manifests.display()));
+    let mut words = vec!["--kernel=debian:6.1"];
+    words.extend(waivers.iter().map(String::as_str));
+    if is_had(Kind::Amd, &words, required)? { crate::test::check_bed(Kind::Amd, &words) } else { Ok(()) }
+}
+
 /// Whether there is what a run with these words needs, fetched if need be. If not, without a network for example, it
 /// is left out, which is said.
-fn is_had(words: &[&str], required: bool) -> anyhow::Result<bool> {
-    let Some(why) = crate::test::prepare_bed(words)? else { return Ok(true) };
+fn is_had(kind: Kind, words: &[&str], required: bool) -> anyhow::Result<bool> {
+    let Some(why) = crate::test::prepare_bed(kind, words)? else { return Ok(true) };
     if required {
         return Err(why).context("the bed cannot be had");
     }
     println!(
-        "\nleft out, since what it needs cannot be had here: cargo xtask test {}\n{why:#}",
+        "\nleft out, since what it needs cannot be had here: cargo xtask test --bed {kind} {}\n{why:#}",
         words.join(" ")
     );
     Ok(false)

@@ -3,6 +3,7 @@
 mod bed;
 mod build;
 mod ci;
+mod kernel;
 mod schema;
 mod test;
 
@@ -24,7 +25,9 @@ enum Verb {
     Build(build::Args),
     /// Build guests and runner, then run the suite (or what the arguments select of it).
     Test(test::Args),
-    /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in a bed.
+    /// Build a kernel to test in a bed.
+    Kernel(kernel::Args),
+    /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
     Schema,
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
+        Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 
 use crate::bed::args::{BedArgs, Where};
+use crate::bed::kind::Kind;
 use crate::{bed, build};
 
 /// `cargo xtask test`
@@ -26,16 +27,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("{}\n", BedArgs::help().trim_end());
     } else if asks(&["--list"]) {
         // Listing takes payloads that are not there on trust, and boots nothing.
-    } else if bed.place() == Where::Amd {
-        return bed::run(&bed, bed::RunnerArgs::of(&words)?).map(ExitCode::from);
     } else {
-        build::run(&build::Args::default())?;
+        match bed.place() {
+            Where::Local => build::run(&build::Args::default())?,
+            Where::All => return bed::run_all(&bed, &words).map(ExitCode::from),
+            Where::Amd => return in_bed(Kind::Amd, &bed, &words).map(ExitCode::from),
+            Where::Intel => return in_bed(Kind::Intel, &bed, &words).map(ExitCode::from),
+        }
     }
     let mut command = suite();
-    if bed.place() == Where::Amd {
-        command.arg("--bed=amd");
+    if let [kind] = bed.place().beds()[..] {
+        command.arg(format!("--bed={kind}"));
     }
     Err(command.args(&words).exec()).context("cannot start cargo to run the suite")
+}
+
+fn in_bed(kind: Kind, bed: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
+    bed::run(kind, bed, bed::RunnerArgs::of(words)?)
 }
 
 /// Runs the whole suite and comes back; an error unless it conforms.
@@ -49,24 +57,24 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 /// Runs the suite in a bed, with these words of the command line, and comes back; an error unless it conforms.
-pub(crate) fn check_bed(words: &[&str]) -> anyhow::Result<()> {
-    let line = words.join(" ");
+pub(crate) fn check_bed(kind: Kind, words: &[&str]) -> anyhow::Result<()> {
+    let line = words.iter().map(|word| format!(" {word}")).collect::<String>();
     let (bed, words) = BedArgs::split(&words.iter().map(OsString::from).collect::<Vec<_>>());
-    let status = bed::run(&bed, bed::RunnerArgs::of(&words)?)?;
+    let status = in_bed(kind, &bed, &words)?;
     if status != 0 {
-        bail!("`cargo xtask test {line}` does not conform (exit status {status})");
+        bail!("`cargo xtask test --bed {kind}{line}` does not conform (exit status {status})");
     }
     Ok(())
 }
 
 /// Fetches what a run in a bed with these words needs; why that cannot be had, if it cannot.
-pub(crate) fn prepare_bed(words: &[&str]) -> anyhow::Result<Option<anyhow::Error>> {
+pub(crate) fn prepare_bed(kind: Kind, words: &[&str]) -> anyhow::Result<Option<anyhow::Error>> {
     let (bed, words) = BedArgs::split(&words.iter().map(OsString::from).collect::<Vec<_>>());
-    bed::prepare(&bed, bed::RunnerArgs::of(&words)?)
+    bed::prepare(kind, &bed, bed::RunnerArgs::of(&words)?)
 }
 
 /// The runner's verb `test` with this workspace's manifests and payloads.
-fn suite() -> Command {
+pub(crate) fn suite() -> Command {
     let mut command = runner();
     command.arg("test");
     command.arg("--manifests").arg(build::workspace().join("test-manifests"));

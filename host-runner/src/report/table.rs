@@ -60,8 +60,12 @@ impl Table {
         self.columns.iter().all(Column::conforms)
     }
 
-    /// What sets each run apart: the module parameters that are not the same in all.
+    /// What sets each run apart: the backend, or the module parameters that are not the same in all.
     fn settings(&self) -> Vec<String> {
+        if self.columns.windows(2).any(|pair| pair[0].host.backend != pair[1].host.backend) {
+            // Their parameters have nothing in common.
+            return self.columns.iter().map(|column| column.host.backend.clone()).collect();
+        }
         let names: BTreeSet<&String> =
             self.columns.iter().flat_map(|column| column.host.params.keys()).collect();
         let value = |column: &Column, name: &String| column.host.params.get(name).cloned();
@@ -169,6 +173,18 @@ mod tests {
         let text = Table::new(vec![run, column("0", &[])], true).to_string();
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
         assert!(text.contains("a.\\u{1b}[31mred\\n") && text.lines().all(|line| line.len() < 300), "{text}");
+    }
+
+    #[test]
+    fn runs_on_different_backends_are_told_apart_by_them() {
+        let mut columns = ["1", "0"].map(|npt| column(npt, &[("a.one", Verdict::Pass)]));
+        for (column, backend) in columns.iter_mut().zip(["kvm_amd", "kvm_intel"]) {
+            column.host.backend = backend.into();
+        }
+        let text = Table::new(columns.into(), false).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], " 1  amd, Linux 6.12, run  kvm_amd");
+        assert_eq!(lines[1], " 2  amd, Linux 6.12, run  kvm_intel");
     }
 
     #[test]

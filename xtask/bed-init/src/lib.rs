@@ -36,6 +36,21 @@ pub struct Config {
     pub text: String,
     /// The terminal that takes results, and [`Event`]s.
     pub results: String,
+    /// How the machine goes off.
+    #[serde(default)]
+    pub power_off: PowerOff,
+}
+
+/// How a machine is switched off from inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PowerOff {
+    /// As the kernel does it.
+    #[default]
+    Acpi,
+    /// By the port that Bochs has for it ("Extensions to the PC architecture", port 0x8900), whatever the kernel
+    /// knows of ACPI.
+    Bochs,
 }
 
 /// A module to load.

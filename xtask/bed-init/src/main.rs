@@ -6,12 +6,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module, RESULTS};
+use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module, PowerOff, RESULTS};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
@@ -22,6 +23,7 @@ const LONGEST: u64 = 64 << 10;
 fn main() {
     let config = set_up();
     let results = terminal(config.as_ref().map_or(RESULTS, |config| &config.results)).ok();
+    let power_off = config.as_ref().map(|config| config.power_off).unwrap_or_default();
     let event = match config.and_then(|config| run(&config, results.as_ref())) {
         Ok(status) => Event::Exit { status },
         Err(message) => {
@@ -34,10 +36,20 @@ fn main() {
     }
     // The console is slower than the power switch.
     let _ = tcdrain(std::io::stderr());
+    if power_off == PowerOff::Bochs {
+        // If it does not work, the other way may.
+        let _ = shut_bochs_down();
+    }
     // Returning from here would panic the kernel, which also ends the machine, only less politely.
     if let Err(error) = reboot(RebootCommand::PowerOff) {
         eprintln!("bed-init: cannot switch off: {error}");
     }
+}
+
+/// Writes the word that ends Bochs to its port, a byte at a time.
+fn shut_bochs_down() -> std::io::Result<()> {
+    let ports = OpenOptions::new().write(true).open("/dev/port")?;
+    b"Shutdown".iter().try_for_each(|byte| ports.write_all_at(&[*byte], 0x8900))
 }
 
 /// Mounts the file systems and reads the configuration.

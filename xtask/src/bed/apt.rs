@@ -178,17 +178,18 @@ impl Apt {
         deb.with_context(|| format!("apt-get download {package} left no file"))
     }
 
-    /// Installs a package, from this release if it is there.
-    pub(crate) fn install(&self, package: &str, release: Option<&str>) -> anyhow::Result<()> {
+    /// Installs packages, from this release if they are there.
+    pub(crate) fn install(&self, packages: &[&str], release: Option<&str>) -> anyhow::Result<()> {
         let mut command = self.command("apt-get");
         command.args(["install", "-y", "-qq", "--no-install-recommends"]);
         if let Some(release) = release {
             command.args(["-t", release]);
         }
-        command.arg(package).env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(packages).env("DEBIAN_FRONTEND", "noninteractive");
         let output = command.stdin(Stdio::null()).output().context("cannot start apt-get")?;
         if !output.status.success() {
-            bail!("apt-get install {package}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+            let packages = packages.join(" ");
+            bail!("apt-get install {packages}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 use super::kernel::Spec;
+use super::kind::Kind;
 use super::params::Params;
 
 /// Where `/dev/kvm` is.
@@ -16,6 +17,22 @@ pub(crate) enum Where {
     Local,
     /// In a machine with an AMD CPU that QEMU emulates: real kvm_amd, any kernel
     Amd,
+    /// In a machine with an Intel CPU that Bochs emulates: real kvm_intel, any kernel
+    Intel,
+    /// On this machine and in both beds; one table at the end
+    All,
+}
+
+impl Where {
+    /// The beds among these places.
+    pub(crate) fn beds(self) -> Vec<Kind> {
+        match self {
+            Self::Local => Vec::new(),
+            Self::Amd => vec![Kind::Amd],
+            Self::Intel => vec![Kind::Intel],
+            Self::All => Kind::ALL.to_vec(),
+        }
+    }
 }
 
 /// Where the suite runs: on this machine, or in a bed, a machine that is emulated for it.
@@ -25,27 +42,27 @@ pub(crate) struct BedArgs {
     /// The machine [default: local; amd if another option here is given]
     #[arg(long, value_enum, value_name = "BED")]
     pub(crate) bed: Option<Where>,
-    /// Its kernel: debian:6.12, debian:6.1, host, a bzImage or vmlinux, or a kernel's build tree [default: debian:6.12]
+    /// Its kernel: debian:6.12, debian:6.1 and so on, small (see `cargo xtask kernel build`), host, a bzImage or
+    /// vmlinux, or a kernel's build tree [default: debian:6.12 for amd, small:6.12 for intel]
     #[arg(long, value_name = "KERNEL")]
     pub(crate) kernel: Option<Spec>,
     /// The kernel's modules: a folder with *.ko [default: those that belong to the kernel]
     #[arg(long, value_name = "DIR")]
     pub(crate) modules: Option<PathBuf>,
-    /// Parameters of KVM's modules, as npt=0,kvm.ignore_msrs=1; a bare name is kvm_amd's (repeatable)
+    /// Parameters of KVM's modules, as npt=0,kvm.ignore_msrs=1; a bare name is that of the bed's module, kvm_amd or kvm_intel (repeatable)
     #[arg(long, value_name = "PARAMS")]
     pub(crate) params: Vec<Params>,
     /// Run under each of these parameters and compare: npt=0+vgif=0 is one of them, `default` is none
-    /// [without a list: default, npt=0, vgif=0, nested=0, npt=0+vgif=0]
-    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',',
-          default_missing_value = "default,npt=0,vgif=0,nested=0,npt=0+vgif=0")]
+    /// [without a list: default and one or more parameters of the bed's module off, as docs/beds.md has them]
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',')]
     pub(crate) matrix: Option<Vec<Params>>,
-    /// How many of the matrix run at once
+    /// How many machines run at once, of a matrix or of all beds
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) jobs: u8,
     /// More words for the kernel's command line (repeatable)
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub(crate) kernel_args: Vec<String>,
-    /// How long the kernel may take until the suite begins, in seconds [default: 120]
+    /// How long the kernel may take until the suite begins, in seconds [default: 120 for amd, 600 for intel]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) boot_timeout: Option<u64>,
 }
@@ -71,8 +88,8 @@ impl BedArgs {
                 "this machine's kernel and its parameters are as they are: --bed local takes no other option of a bed",
             );
         }
-        if self.jobs > 1 && self.matrix.is_none() {
-            return Err("--jobs is for --matrix: without it there is one machine");
+        if self.jobs > 1 && self.matrix.is_none() && self.bed != Some(Where::All) {
+            return Err("--jobs is for --matrix and --bed all: without them there is one machine");
         }
         Ok(())
     }
@@ -173,12 +190,19 @@ mod tests {
         }
         assert!(check("--jobs 2 --bed amd").unwrap_err().contains("--matrix"));
         assert_eq!(check("--jobs 2 --matrix=default,npt=0"), Ok(()));
+        assert_eq!(check("--jobs 2 --bed all"), Ok(()));
+    }
+
+    #[test]
+    fn beds_are_named_or_follow() {
+        assert_eq!(parse("--kernel small --bed intel").0.place(), Where::Intel);
+        assert_eq!(parse("--bed all").0.place().beds(), Kind::ALL);
     }
 
     #[test]
     fn a_matrix_has_a_list_only_behind_an_equals_sign() {
         let (args, rest) = parse("--matrix port-io");
-        assert_eq!(args.matrix.unwrap().len(), 5);
+        assert!(args.matrix.unwrap().is_empty(), "the bed's own list");
         assert_eq!(rest, ["port-io"]);
         let list = parse("--matrix=default,npt=0+vgif=0").0.matrix.unwrap();
         let names: Vec<_> = list.iter().map(ToString::to_string).collect();

@@ -16,7 +16,7 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Self {
+    fn new(kind: Kind) -> Self {
         suite::build(&["--package=bed-fake", "--package=bed-init"]).expect(WHY);
         let folder = tempfile::tempdir().expect(WHY);
         for name in ["manifests", "payloads"] {
@@ -31,13 +31,13 @@ impl Lab {
         };
         let (args, _) = BedArgs::split(&[]);
         let mut plan =
-            plan(&args, RunnerArgs::default(), suite).unwrap_or_else(|trouble| panic!("{trouble:?}"));
+            plan(kind, &args, RunnerArgs::default(), suite).unwrap_or_else(|trouble| panic!("{trouble:?}"));
         plan.shown = false;
         Self { folder, plan }
     }
 
     fn run(&self) -> (RunFolder, anyhow::Result<u8>) {
-        let folder = RunFolder::create(&self.folder.path().join("runs"), "amd").expect(WHY);
+        let folder = RunFolder::create(&self.folder.path().join("runs"), self.plan.kind.name()).expect(WHY);
         let status = run::run(&self.plan, &Params::default(), &folder);
         (folder, status)
     }
@@ -55,9 +55,19 @@ fn outcomes(folder: &RunFolder) -> BTreeMap<String, Value> {
 
 #[test]
 #[ignore = "boots QEMU; `cargo xtask ci` runs it"]
-fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
-    let mut lab = Lab::new();
-    lab.plan.silence = Duration::from_secs(15);
+fn amd_a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
+    a_dead_kernel_and_a_silent_machine_cost_one_case_each(Kind::Amd, Duration::from_secs(15));
+}
+
+#[test]
+#[ignore = "boots Bochs; `cargo xtask ci` runs it"]
+fn intel_a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
+    a_dead_kernel_and_a_silent_machine_cost_one_case_each(Kind::Intel, Duration::from_secs(45));
+}
+
+fn a_dead_kernel_and_a_silent_machine_cost_one_case_each(kind: Kind, silence: Duration) {
+    let mut lab = Lab::new(kind);
+    lab.plan.silence = silence;
     // The limit of a case, which the session waits for: 15 s.
     lab.plan.runner.timeout_scale = Some(0.1);
     let (folder, status) = lab.run();
@@ -93,12 +103,23 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each() {
 
 #[test]
 #[ignore = "boots QEMU; `cargo xtask ci` runs it"]
-fn a_bed_that_does_not_come_up_says_why() {
-    let mut lab = Lab::new();
+fn amd_a_bed_that_does_not_come_up_says_why() {
+    a_bed_that_does_not_come_up_says_why(Kind::Amd, "npt=7");
+}
+
+#[test]
+#[ignore = "boots Bochs; `cargo xtask ci` runs it"]
+fn intel_a_bed_that_does_not_come_up_says_why() {
+    a_bed_that_does_not_come_up_says_why(Kind::Intel, "ept=7");
+}
+
+fn a_bed_that_does_not_come_up_says_why(kind: Kind, wrong: &str) {
+    let mut lab = Lab::new(kind);
     // The kernel refuses the value and with it the module.
-    lab.plan.params = "npt=7".parse().expect(WHY);
+    lab.plan.params =
+        wrong.parse::<Params>().and_then(|params| params.of_bed(kind).map_err(|_| WHY.into())).expect(WHY);
     let error = format!("{:#}", lab.run().1.expect_err(WHY));
-    assert!(error.contains("cannot load module kvm_amd.ko"), "{error}");
+    assert!(error.contains(&format!("cannot load module {}.ko", kind.module())), "{error}");
     assert!(error.contains("invalid for parameter"), "{error}");
 
     lab.plan.params = Params::default();

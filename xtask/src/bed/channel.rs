@@ -54,6 +54,8 @@ pub(crate) fn drain(mut from: impl Read, mut take: impl FnMut(&[u8]) -> io::Resu
             Ok(count) => take(&buffer[..count])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            // A terminal whose other end is closed.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => return Ok(()),
             Err(error) => return Err(error),
         }
     }

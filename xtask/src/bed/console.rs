@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use super::channel::Lines;
+
 /// How much of a console is kept on disk, in bytes. A kernel in distress can say the same for ever.
 const LARGEST: usize = 8 << 20;
 /// How much of its end is kept in memory, in bytes.
@@ -32,6 +34,7 @@ const MARKS: &[&str] = &[
     "PANIC: ",
     "stack segment",
     "invalid opcode",
+    ">>PANIC<<",
 ];
 
 /// What a kernel may be told to die of.
@@ -72,6 +75,35 @@ impl<W: Write> Console<W> {
     pub(crate) fn lines(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.tail);
         text.lines().map(clean).filter(|line| !line.is_empty()).collect()
+    }
+}
+
+/// How far a kernel has come in dying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// It is saying why.
+    Dying,
+    /// It has said all that it will ever say.
+    Dead,
+}
+
+/// Looks for the words with which a kernel dies. Not every machine goes off then.
+#[derive(Debug, Default)]
+pub(crate) struct LastWords(Lines);
+
+impl LastWords {
+    /// Takes what the kernel said; how it stands if that is news.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Option<Stage> {
+        let mut stage = None;
+        self.0.take(bytes, |line| {
+            let says = |words: &[u8]| line.windows(words.len()).any(|part| part == words);
+            if says(b"---[ end Kernel panic") {
+                stage = Some(Stage::Dead);
+            } else if says(b"Kernel panic - not syncing") {
+                stage = stage.max(Some(Stage::Dying));
+            }
+        });
+        stage
     }
 }
 
@@ -162,6 +194,21 @@ mod tests {
         assert_eq!(excerpt[0], "Kernel panic - not syncing");
         assert_eq!(excerpt[EXCERPT - 1], "line 999");
         assert!(excerpt.iter().any(|line| line.contains("942 lines")), "{excerpt:?}");
+    }
+
+    #[test]
+    fn last_words_are_known_however_they_arrive() {
+        let text =
+            b"boot\r\n[ 1.0] Kernel panic - not syncing: sysrq\r\n CPU: 0\n---[ end Kernel panic - not \
+            syncing: sysrq ]---\r\n";
+        for size in [1, 7, text.len()] {
+            let mut words = LastWords::default();
+            let stages: Vec<Stage> = text.chunks(size).filter_map(|chunk| words.take(chunk)).collect();
+            assert_eq!(stages.last(), Some(&Stage::Dead), "{size}");
+            assert!(size == text.len() || stages == [Stage::Dying, Stage::Dead], "{size}");
+        }
+        assert_eq!(LastWords::default().take(b"Kernel panic - not syncing"), None, "the line goes on");
+        assert_eq!(LastWords::default().take(b"kvm: fine\n"), None);
     }
 
     #[test]

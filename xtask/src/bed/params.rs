@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// The module that a bare name belongs to.
-const DEFAULT: &str = "kvm_amd";
+use super::kind::Kind;
+
+/// What stands for the module of a bare name until the bed is known.
+const BARE: &str = "";
 
 /// Parameters by module; the later of two for the same name wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +19,22 @@ impl Params {
         let mut both = self.clone();
         both.0.extend(those.0.clone());
         both
+    }
+
+    /// The same for a kind of bed: bare names are its module's. Fails on another bed's.
+    pub(crate) fn of_bed(self, kind: Kind) -> anyhow::Result<Self> {
+        let mut params = BTreeMap::new();
+        for ((module, name), value) in self.0 {
+            let own = if module == BARE { kind.module().to_owned() } else { module };
+            if own != "kvm" && own != kind.module() {
+                anyhow::bail!(
+                    "{own}.{name} is no parameter of the bed {kind}: there are kvm and {}",
+                    kind.module()
+                );
+            }
+            params.insert((own, name), value);
+        }
+        Ok(Self(params))
     }
 
     /// The parameters of one module, as insmod takes them.
@@ -56,10 +74,10 @@ impl FromStr for Params {
         for word in text.split([',', '+']).filter(|word| *word != "default") {
             let (name, value) =
                 word.split_once('=').ok_or_else(|| format!("`{word}`: expected NAME=VALUE"))?;
-            let (module, name) = name.split_once('.').unwrap_or((DEFAULT, name));
+            let (module, name) = name.split_once('.').unwrap_or((BARE, name));
             let module = module.replace('-', "_");
-            if module != "kvm" && module != DEFAULT {
-                return Err(format!("`{word}`: expected a parameter of kvm or {DEFAULT}"));
+            if ![BARE, "kvm", "kvm_amd", "kvm_intel"].contains(&module.as_str()) {
+                return Err(format!("`{word}`: expected a parameter of kvm, kvm_amd or kvm_intel"));
             }
             // They end up in a command line where a space or a quote would begin something else.
             let fits = |text: &str| {
@@ -80,7 +98,8 @@ impl fmt::Display for Params {
             return f.write_str("default");
         }
         let words = self.0.iter().map(|((module, name), value)| {
-            if module == DEFAULT { format!("{name}={value}") } else { format!("{module}.{name}={value}") }
+            // A bed has only one module besides kvm.
+            if module == "kvm" { format!("kvm.{name}={value}") } else { format!("{name}={value}") }
         });
         f.write_str(&words.collect::<Vec<_>>().join("+"))
     }
@@ -91,17 +110,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bare_names_are_kvm_amds_and_the_later_wins() {
+    fn bare_names_are_the_beds_and_the_later_wins() {
         let params: Params = "npt=0,kvm.ignore_msrs=1+kvm-amd.vgif=0,npt=1".parse().unwrap();
+        assert!(params.clone().of_bed(Kind::Intel).is_err());
+        let params = params.of_bed(Kind::Amd).unwrap();
+        let intel = "ept=0".parse::<Params>().unwrap().of_bed(Kind::Intel).unwrap();
+        assert_eq!(intel.of("kvm_intel"), "ept=0");
+        assert_eq!(intel.to_string(), "ept=0");
         assert_eq!(params.of("kvm_amd"), "npt=1 vgif=0");
         assert_eq!(params.of("kvm"), "ignore_msrs=1");
         assert_eq!(params.of("ccp"), "");
         assert_eq!(params.words(), ["kvm.ignore_msrs=1", "kvm_amd.npt=1", "kvm_amd.vgif=0"]);
         assert_eq!(params.besides(&["kvm_amd", "ccp"]), ["kvm.ignore_msrs"]);
         assert_eq!(params.besides(&[]).len(), 3);
-        let both = params.and(&"vgif=1".parse().unwrap());
+        let both = params.and(&"kvm_amd.vgif=1".parse().unwrap());
         assert_eq!(both.to_string(), "kvm.ignore_msrs=1+npt=1+vgif=1");
-        assert_eq!(both.to_string().parse(), Ok(both));
+        let again: Params = both.to_string().parse().unwrap();
+        assert_eq!(again.of_bed(Kind::Amd).unwrap(), both);
         assert_eq!("default".parse(), Ok(Params::default()));
         let known = ["npt".to_owned(), "vgif".to_owned()];
         assert!(params.check("kvm_amd", &known).is_ok());
@@ -110,9 +135,7 @@ mod tests {
 
     #[test]
     fn what_is_no_parameter_is_refused() {
-        for wrong in
-            ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "kvm_intel.ept=0", "npt=0,,vgif=0"]
-        {
+        for wrong in ["", "npt", "npt=", "=0", "npt=0 panic=1", "npt=\"0\"", "ccp.x=0", "npt=0,,vgif=0"] {
             assert!(wrong.parse::<Params>().is_err(), "{wrong}");
         }
     }

@@ -19,8 +19,27 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
+    /// Finds QEMU, installing it if need be. `folder` keeps apt's lists.
+    pub(crate) fn find(folder: &Path) -> anyhow::Result<Self> {
+        if let Some(program) = apt::find_program(PROGRAM) {
+            return version(program);
+        }
+        if !apt::is_here() {
+            bail!("{PROGRAM} is not here; install QEMU 10 or newer by your system's package manager");
+        }
+        if !nix::unistd::geteuid().is_root() {
+            bail!(
+                "{PROGRAM} is not here; install it: sudo apt-get install --no-install-recommends {PACKAGE}"
+            );
+        }
+        eprintln!("installing QEMU");
+        install(&folder.join("apt"))?;
+        let program = apt::find_program(PROGRAM);
+        version(program.with_context(|| format!("{PACKAGE} is installed without {PROGRAM}"))?)
+    }
+
     /// What is worth knowing before a verdict of this version is believed.
-    pub(crate) fn remark(&self) -> Option<String> {
+    pub(super) fn remark(&self) -> Option<String> {
         let major: u32 = self.version.split('.').next()?.parse().ok()?;
         (major < 10).then(|| {
             format!("QEMU {}: hardware breakpoints do not fire in it, so cases about them deviate; 10 or newer is better", self.version)
@@ -28,23 +47,7 @@ impl Qemu {
     }
 }
 
-/// Finds QEMU, installing it if need be. `folder` keeps apt's lists.
-pub(crate) fn find(folder: &Path) -> anyhow::Result<Qemu> {
-    if let Some(program) = apt::find_program(PROGRAM) {
-        return version(program);
-    }
-    if !apt::is_here() {
-        bail!("{PROGRAM} is not here; install QEMU 10 or newer by your system's package manager");
-    }
-    if !nix::unistd::geteuid().is_root() {
-        bail!("{PROGRAM} is not here; install it: {}", advice(&os_release()));
-    }
-    eprintln!("installing QEMU");
-    install(&folder.join("apt"))?;
-    version(apt::find_program(PROGRAM).with_context(|| format!("{PACKAGE} is installed without {PROGRAM}"))?)
-}
-
-/// Whether [`find`] can succeed.
+/// Whether [`Qemu::find`] can succeed.
 pub(crate) fn is_to_be_had() -> bool {
     apt::find_program(PROGRAM).is_some() || (apt::is_here() && nix::unistd::geteuid().is_root())
 }
@@ -55,7 +58,7 @@ fn install(lists: &Path) -> anyhow::Result<()> {
     let mut reasons = Vec::new();
     for (sources, release) in attempts(&os) {
         let from = release.as_deref().unwrap_or("the host's sources");
-        match Apt::open(&sources, lists).and_then(|apt| apt.install(PACKAGE, release.as_deref())) {
+        match Apt::open(&sources, lists).and_then(|apt| apt.install(&[PACKAGE], release.as_deref())) {
             Ok(()) => return Ok(()),
             Err(error) => reasons.push(format!("\n    {from}: {error:#}")),
         }

@@ -20,7 +20,7 @@ pub(crate) struct Unpacked {
 
 /// The newest kernel of a series (`6.12`), from `folder` if it is there already.
 pub(crate) fn fetch(series: &str, folder: &Path) -> anyhow::Result<Unpacked> {
-    let home = folder.join("kernels").join(format!("debian-{series}"));
+    let home = home(series, folder);
     if !home.is_dir() {
         if !apt::is_here() {
             bail!(
@@ -31,6 +31,11 @@ pub(crate) fn fetch(series: &str, folder: &Path) -> anyhow::Result<Unpacked> {
         download(series, folder, &home)?;
     }
     unpacked(&home).with_context(|| format!("{} is incomplete; remove it and try again", home.display()))
+}
+
+/// Where a series is kept once it is unpacked.
+pub(crate) fn home(series: &str, folder: &Path) -> PathBuf {
+    folder.join("kernels").join(format!("debian-{series}"))
 }
 
 /// What is in the folder of an unpacked package.
@@ -48,10 +53,18 @@ fn unpacked(home: &Path) -> anyhow::Result<Unpacked> {
     Ok(Unpacked { image, modules })
 }
 
-/// Asks the host's lists, then its sources, then Debian's own.
 fn download(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
     let kernels = folder.join("kernels");
     fs::create_dir_all(&kernels).with_context(|| format!("cannot make {}", kernels.display()))?;
+    from_anywhere(series, folder, |apt| attempt(series, apt, &kernels, home))
+}
+
+/// Asks the host's lists, then its sources, then Debian's own, until one has it.
+pub(super) fn from_anywhere<T>(
+    series: &str,
+    folder: &Path,
+    fetch: impl Fn(&Apt) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let own = suites(series).iter().map(|suite| apt::debian(suite)).collect();
     let mut reasons = Vec::new();
     for (sources, name) in [
@@ -59,8 +72,8 @@ fn download(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
         (Sources::HostAnd(None), "the host's sources"),
         (Sources::Only(own), "deb.debian.org"),
     ] {
-        match attempt(series, &sources, &folder.join("apt"), &kernels, home) {
-            Ok(()) => return Ok(()),
+        match Apt::open(&sources, &folder.join("apt")).and_then(|apt| fetch(&apt)) {
+            Ok(fetched) => return Ok(fetched),
             Err(error) => reasons.push(format!("{name}: {error:#}")),
         }
     }
@@ -68,8 +81,7 @@ fn download(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
     bail!("Debian's Linux {series} cannot be fetched; name a kernel of your own by --kernel PATH{reasons}")
 }
 
-fn attempt(series: &str, sources: &Sources, lists: &Path, kernels: &Path, home: &Path) -> anyhow::Result<()> {
-    let apt = Apt::open(sources, lists)?;
+fn attempt(series: &str, apt: &Apt, kernels: &Path, home: &Path) -> anyhow::Result<()> {
     let names = apt.names(&format!("linux-image-{series}."))?;
     let package = newest(&names).with_context(|| format!("there is no kernel {series}"))?;
     let draft = tempfile::tempdir_in(kernels).context("cannot make a folder to unpack in")?;

@@ -1,4 +1,4 @@
-//! A kernel image as QEMU boots it fastest: the ELF inside a bzImage, entered by PVH.
+//! A kernel image as it boots fastest: the ELF inside a bzImage, entered by PVH.
 //!
 //! A bzImage unpacks itself, which takes an emulated CPU seconds; the ELF inside is unpacked here, once,
 //! and kept. A kernel without an entry for PVH is booted as it is.
@@ -26,7 +26,7 @@ pub(crate) fn bootable(image: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     let path = fs::canonicalize(image).with_context(named)?;
     let bytes = fs::read(&path).with_context(named)?;
     if bytes.starts_with(&elf::ELFMAG) {
-        if has_pvh_entry(&bytes) {
+        if pvh_entry(&bytes).is_some() {
             return Ok(path);
         }
         bail!("{} is an ELF file without an entry for PVH (CONFIG_PVH); give the bzImage", named());
@@ -39,7 +39,7 @@ pub(crate) fn bootable(image: &Path, cache: &Path) -> anyhow::Result<PathBuf> {
     }
     let payload = payload(&bytes).with_context(named)?;
     let Ok(vmlinux) = unpack(payload, LARGEST) else { return Ok(path) };
-    if !has_pvh_entry(&vmlinux) {
+    if pvh_entry(&vmlinux).is_none() {
         return Ok(path);
     }
     fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
@@ -101,19 +101,20 @@ fn payload(image: &[u8]) -> anyhow::Result<&[u8]> {
     Ok(payload)
 }
 
-/// Whether it is a 64-bit ELF that QEMU can enter by PVH.
-fn has_pvh_entry(bytes: &[u8]) -> bool {
-    let Ok(header) = FileHeader64::<Endianness>::parse(bytes) else { return false };
-    let Ok(endian) = header.endian() else { return false };
+/// Where a 64-bit ELF is entered by PVH: a physical address. `None` if it has no such entry.
+pub(crate) fn pvh_entry(bytes: &[u8]) -> Option<u32> {
+    let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
+    let endian = header.endian().ok()?;
     let segments = header.program_headers(endian, bytes).unwrap_or_default();
-    segments.iter().any(|segment| {
-        let Ok(Some(mut notes)) = segment.notes(endian, bytes) else { return false };
+    segments.iter().find_map(|segment| {
+        let mut notes = segment.notes(endian, bytes).ok()??;
         while let Ok(Some(note)) = notes.next() {
             if note.name() == b"Xen" && note.n_type(endian) == PHYS32_ENTRY {
-                return true;
+                // Four bytes, or eight in kernels that say it in the ELF's own width.
+                return Some(u32::from_le_bytes(note.desc().get(..4)?.try_into().ok()?));
             }
         }
-        false
+        None
     })
 }
 

@@ -3,20 +3,25 @@
 pub(crate) mod debian;
 mod image;
 pub(crate) mod modules;
+pub(crate) mod small;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
-pub(crate) use image::bootable;
+pub(crate) use image::{bootable, pvh_entry};
 use modules::Modules;
+
+use super::apt;
 
 /// A kernel as the user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Spec {
     /// Debian's newest of a series: `debian:6.12`.
     Debian(String),
+    /// The one that `cargo xtask kernel build` builds from Debian's source of a series: `small`, `small:6.12`.
+    Small(String),
     /// The one that runs here.
     Host,
     /// An image, or a kernel's build tree.
@@ -30,18 +35,38 @@ impl FromStr for Spec {
         if text == "host" {
             return Ok(Self::Host);
         }
-        let Some(series) = text.strip_prefix("debian:") else {
-            let what = "expected debian:SERIES (debian:6.12), host, or the path of an image or a build tree";
+        if text == "small" {
+            return Ok(Self::Small(small::DEFAULT.to_owned()));
+        }
+        if let Some(name) = text.strip_prefix("small:") {
+            return series(name).map(Self::Small);
+        }
+        let Some(name) = text.strip_prefix("debian:") else {
+            let what =
+                "expected debian:SERIES (debian:6.12), small, host, or the path of an image or a build tree";
             return if text.is_empty() { Err(what.into()) } else { Ok(Self::Path(text.into())) };
         };
-        let numbers: Vec<_> = series.split('.').collect();
-        let number =
-            |text: &&str| !text.is_empty() && text.len() < 4 && text.bytes().all(|b| b.is_ascii_digit());
-        if numbers.len() == 2 && numbers.iter().all(number) {
-            Ok(Self::Debian(series.to_owned()))
-        } else {
-            Err(format!("`{series}` is no series of kernels; expected two numbers, as in debian:6.12"))
-        }
+        series(name).map(Self::Debian)
+    }
+}
+
+/// A series of kernels: two numbers.
+pub(crate) fn series(text: &str) -> Result<String, String> {
+    let numbers: Vec<_> = text.split('.').collect();
+    let number = |text: &&str| !text.is_empty() && text.len() < 4 && text.bytes().all(|b| b.is_ascii_digit());
+    if numbers.len() == 2 && numbers.iter().all(number) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is no series of kernels; expected two numbers, as in 6.12"))
+    }
+}
+
+/// Whether [`Kernel::find`] can succeed.
+pub(crate) fn is_to_be_had(spec: &Spec, folder: &Path) -> bool {
+    match spec {
+        Spec::Debian(series) => debian::home(series, folder).is_dir() || apt::is_here(),
+        Spec::Small(series) => small::is_built(series, folder) || small::can_be_built(),
+        Spec::Host | Spec::Path(_) => true,
     }
 }
 
@@ -50,7 +75,7 @@ impl FromStr for Spec {
 pub(crate) struct Kernel {
     /// What the user called it.
     pub(crate) name: String,
-    /// The image for QEMU's `-kernel`.
+    /// The image to boot: an ELF file with an entry for PVH, or a bzImage.
     pub(crate) image: PathBuf,
     /// Where its modules are; `None` if everything is built in.
     modules: Option<PathBuf>,
@@ -65,6 +90,10 @@ impl Kernel {
             Spec::Debian(series) => {
                 let unpacked = debian::fetch(series, folder)?;
                 (format!("debian:{series}"), unpacked.image, Some(unpacked.modules))
+            }
+            Spec::Small(series) => {
+                let built = small::find(series, folder)?;
+                (format!("small:{series}"), built.image, Some(built.modules))
             }
             Spec::Host => {
                 let release = release()?;
@@ -122,10 +151,20 @@ mod tests {
     #[test]
     fn names_of_kernels() {
         assert_eq!("debian:6.12".parse(), Ok(Spec::Debian("6.12".into())));
+        assert_eq!("small".parse(), Ok(Spec::Small("6.12".into())));
+        assert_eq!("small:6.1".parse(), Ok(Spec::Small("6.1".into())));
         assert_eq!("host".parse(), Ok(Spec::Host));
         assert_eq!("./host".parse(), Ok(Spec::Path("./host".into())));
-        for wrong in ["", "debian:", "debian:6", "debian:6.", "debian:6.x", "debian:../..", "debian:6.12; rm"]
-        {
+        for wrong in [
+            "",
+            "small:x",
+            "debian:",
+            "debian:6",
+            "debian:6.",
+            "debian:6.x",
+            "debian:../..",
+            "debian:6.12; rm",
+        ] {
             assert!(wrong.parse::<Spec>().is_err(), "{wrong}");
         }
     }
