@@ -37,7 +37,7 @@ const UNREAD: &[&str] = &[
     "*/Documentation/*.yaml",
     "*/Documentation/*.txt",
     "*/drivers/gpu/*.[ch]",
-    "*/drivers/net/*.[ch]",
+    "*/drivers/net/*/*.[ch]",
     "*/drivers/media/*.[ch]",
     "*/drivers/staging/*.[ch]",
     "*/drivers/infiniband/*.[ch]",
