@@ -143,26 +143,31 @@ pub static IDT_POINTER: Pointer = Pointer { limit: 4095, base: IDT };
 pub fn load(cpu: usize) {
     let task = TSS_SELECTOR + 16 * cpu as u16;
     // SAFETY: the tables are static and describe the same flat code and data as the loader's, so that every
-    // selector stays valid; the far return reloads CS with the descriptor of equal meaning.
+    // selector stays valid; the return reloads CS and SS with descriptors of equal meaning.
     unsafe {
         asm!(
             "lgdt [{gdt}]",
             "lidt [{idt}]",
+            // A far return of the kind that ends an NMI: an emulated machine's CPU may have kept their blocking from the
+            // VM before.
+            "mov {scratch}, rsp",
+            "push {ds}",
+            "push {scratch}",
+            "pushfq",
             "push {cs}",
             "lea {scratch}, [rip + 2f]",
             "push {scratch}",
-            "retfq",
+            "iretq",
             "2:",
             "mov ds, {ds:x}",
             "mov es, {ds:x}",
-            "mov ss, {ds:x}",
             // LTR wants an available TSS, and this CPU may have loaded it in an earlier life.
             "mov byte ptr [{descriptor} + 5], 0x89",
             "ltr {task:x}",
             gdt = in(reg) &raw const GDT_POINTER,
             idt = in(reg) &raw const IDT_POINTER,
             cs = const KERNEL_CS,
-            ds = in(reg) u32::from(KERNEL_DS),
+            ds = in(reg) u64::from(KERNEL_DS),
             task = in(reg) u32::from(task),
             descriptor = in(reg) GDT + u64::from(task),
             scratch = out(reg) _,

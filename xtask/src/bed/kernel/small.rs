@@ -31,31 +31,6 @@ const HEADER: &str = "/usr/include/gelf.h";
 const PACKAGES: &[&str] =
     &["make", "gcc", "libc6-dev", "binutils", "flex", "bison", "bc", "libelf-dev", "tar"];
 
-/// Parts of the source that no build for this machine reads, about half of it. Kconfig's files must all be there.
-const UNREAD: &[&str] = &[
-    "*/Documentation/*.rst",
-    "*/Documentation/*.yaml",
-    "*/Documentation/*.txt",
-    "*/drivers/gpu/*.[ch]",
-    "*/drivers/net/*/*.[ch]",
-    "*/drivers/media/*.[ch]",
-    "*/drivers/staging/*.[ch]",
-    "*/drivers/infiniband/*.[ch]",
-    "*/drivers/scsi/*.[ch]",
-    "*/drivers/usb/*.[ch]",
-    "*/drivers/iio/*.[ch]",
-    "*/drivers/crypto/*.[ch]",
-    "*/drivers/mtd/*.[ch]",
-    "*/drivers/hwmon/*.[ch]",
-    "*/drivers/pinctrl/*.[ch]",
-    "*/drivers/soc/*.[ch]",
-    "linux-source-*/sound/*.[ch]",
-    "*/tools/testing/*",
-    "*/tools/perf/*",
-    "*/arch/[a-w]*/*.[chS]",
-    "*/arch/[a-w]*/*.dts*",
-];
-
 /// Whether this kernel is built, from the configuration as it is now.
 pub(crate) fn is_built(series: &str, folder: &Path) -> bool {
     fs::read_to_string(home(series, folder).join(MADE_OF)).is_ok_and(|text| text == FRAGMENT)
@@ -158,7 +133,7 @@ fn unpack(deb: &Path, place: &Path, package: &str) -> anyhow::Result<PathBuf> {
     let archive = place.join("usr/src").join(format!("{package}.tar.xz"));
     let packed = File::open(&archive).with_context(|| archive.display().to_string())?;
     let mut tar = Command::new("tar");
-    tar.args(["-x", "-C"]).arg(place).args(UNREAD.iter().map(|what| format!("--exclude={what}")));
+    tar.args(["-x", "-C"]).arg(place);
     let mut tar = tar.stdin(Stdio::piped()).spawn().context("cannot start tar")?;
     let mut to = tar.stdin.take().context("tar has no standard input")?;
     let copied = io::copy(&mut lzma_rust2::XzReader::new(BufReader::new(packed), true), &mut to);
