@@ -94,6 +94,8 @@ extern "C" fn spin() -> u64 {
         "xor eax, eax",
         "xor ecx, ecx",
         "xor edx, edx",
+        // Bochs never leaves a guest that spins with interrupts off, whatever waits outside.
+        "sti",
         "cmp qword ptr [{go}], 0",
         guest::label!("kick_spin"),
         "2:",
@@ -106,6 +108,7 @@ extern "C" fn spin() -> u64 {
         "cmp qword ptr [{go}], 0",
         "je 2b",
         guest::label!("kick_spin_end"),
+        "cli",
         "mov rax, rdx",
         "ret",
         go = sym KICK_GO,
