@@ -151,6 +151,26 @@ extern "C" fn dispatch(frame: &mut Frame) {
     frame.rflags = 2;
 }
 
+/// IRETQ to its own next instruction, `unblocked`, which unblocks NMIs.
+#[unsafe(naked)]
+pub extern "C" fn unblock_nmis() {
+    naked_asm!(
+        "mov rax, rsp",
+        "mov ecx, ss",
+        "push rcx",
+        "push rax",
+        "pushfq",
+        "mov ecx, cs",
+        "push rcx",
+        "lea rcx, [rip + unblocked]",
+        "push rcx",
+        "iretq",
+        crate::label!("unblocked"),
+        "nop",
+        "ret",
+    )
+}
+
 /// Installs what handles a vector and then resumes; `None` makes the vector a fault again.
 pub fn handle(vector: u8, handler: Option<fn(&mut Frame)>) {
     let handler = handler.map_or(ptr::null_mut(), |handler| handler as *mut ());

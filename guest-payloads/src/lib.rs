@@ -21,8 +21,10 @@
 #![no_std]
 
 pub mod apic;
+pub mod arrivals;
 pub mod control;
 pub mod entry;
+mod event;
 pub mod fault;
 pub mod label;
 #[cfg(feature = "guest")]

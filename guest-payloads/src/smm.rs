@@ -103,32 +103,12 @@ macro_rules! smi_label {
     };
 }
 
-// From the entry's far jump on, as an application processor starts: from real mode straight into 64-bit mode. The
-// interrupted state needs no saving; RSM loads it from the save area, in whatever mode it is executed.
+// From the entry's far jump on. The interrupted state needs no saving; RSM loads it from the save area, in whatever mode it is executed.
 global_asm!(
     ".pushsection .low.text.smm, \"ax\", @progbits",
     ".code16",
     "smi_long:",
-    "lgdtd [smi_gdt_pointer]",
-    "mov eax, 0x620",
-    "mov cr4, eax",
-    "mov eax, [smi_cr3]",
-    "mov cr3, eax",
-    "mov ecx, 0xc0000080",
-    "xor edx, edx",
-    "mov eax, 0x900",
-    "wrmsr",
-    "mov eax, 0x80010033",
-    "mov cr0, eax",
-    ".byte 0x66, 0xea", // far jump with a 32-bit offset
-    ".long smi_long_mode",
-    ".word 0x08",
-    ".code64",
-    "smi_long_mode:",
-    "mov eax, 0x10",
-    "mov ds, eax",
-    "mov es, eax",
-    "mov ss, eax",
+    crate::into_long_mode!("smi_cr3", "smi_long_mode"),
     "lidt [{idt}]",
     "xor ebp, ebp",
     "lea rsp, [{stack} + {stack_size}]",
@@ -142,8 +122,6 @@ global_asm!(
     ".balign 8",
     ".globl smi_cr3",
     "smi_cr3: .quad 0",
-    "smi_gdt_pointer: .word 0x6f",
-    ".long gdt",
     ".popsection",
     // A far jump to CS base 0, where the code above is linked.
     ".pushsection .rodata.smi_handlers, \"a\", @progbits",

@@ -9,8 +9,44 @@ use exitspec_protocol::AP_START_VECTOR;
 use crate::tables::{self, CPUS};
 use crate::{apic, entry};
 
-// The SIPI names this page. From real mode straight into 64-bit mode: PE and PG in one write to CR0
-// (SDM vol. 3, 10.8.5 wants PAE, CR3 and LME first).
+/// 16-bit code with data segments of base 0, from real mode straight into 64-bit mode: PE and PG in one write to CR0
+/// (SDM vol. 3, 10.8.5 wants PAE, CR3 and LME first). Takes CR3 from the symbol `cr3`, goes on at the label `to`, and
+/// leaves flat segments.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! into_long_mode {
+    ($cr3:literal, $to:literal) => {
+        concat!(
+            "lgdtd [low_gdt_pointer]\n",
+            "mov eax, 0x620\n",
+            "mov cr4, eax\n",
+            "mov eax, [",
+            $cr3,
+            "]\n",
+            "mov cr3, eax\n",
+            "mov ecx, 0xc0000080\n",
+            "xor edx, edx\n",
+            "mov eax, 0x900\n",
+            "wrmsr\n",
+            "mov eax, 0x80010033\n",
+            "mov cr0, eax\n",
+            ".byte 0x66, 0xea\n", // far jump with a 32-bit offset
+            ".long ",
+            $to,
+            "\n",
+            ".word 0x08\n",
+            ".code64\n",
+            $to,
+            ":\n",
+            "mov eax, 0x10\n",
+            "mov ds, eax\n",
+            "mov es, eax\n",
+            "mov ss, eax",
+        )
+    };
+}
+
+// The SIPI names this page.
 global_asm!(
     ".pushsection .low.text.ap_start, \"ax\", @progbits",
     ".code16",
@@ -19,26 +55,7 @@ global_asm!(
     "cli",
     "xor ax, ax",
     "mov ds, ax",
-    "lgdtd [ap_gdt_pointer]",
-    "mov eax, 0x620",
-    "mov cr4, eax",
-    "mov eax, [ap_cr3]",
-    "mov cr3, eax",
-    "mov ecx, 0xc0000080",
-    "xor edx, edx",
-    "mov eax, 0x900",
-    "wrmsr",
-    "mov eax, 0x80010033",
-    "mov cr0, eax",
-    ".byte 0x66, 0xea", // far jump with a 32-bit offset
-    ".long ap_long",
-    ".word 0x08",
-    ".code64",
-    "ap_long:",
-    "mov eax, 0x10",
-    "mov ds, eax",
-    "mov es, eax",
-    "mov ss, eax",
+    crate::into_long_mode!("ap_cr3", "ap_long"),
     "xor ebp, ebp",
     "mov rsp, [ap_stack]",
     "mov rdi, [ap_cpu]",
@@ -52,7 +69,7 @@ global_asm!(
     "ap_stack: .quad 0",
     ".globl ap_cpu",
     "ap_cpu: .quad 0",
-    "ap_gdt_pointer: .word 0x6f",
+    "low_gdt_pointer: .word 0x6f",
     ".long gdt",
     ".popsection",
     main = sym main,

@@ -191,6 +191,24 @@ pub fn restore_idt() {
     unsafe { load_idt(IDT_POINTER.limit, IDT_POINTER.base) }
 }
 
+/// Clears the present bit of a vector's gate.
+pub fn remove_gate(vector: u64) {
+    change_gate(vector, |word| word & !(1 << 15));
+}
+
+/// Gives a vector's gate another interrupt stack: 1 is that of most exceptions.
+pub fn move_gate(vector: u64, ist: u32) {
+    change_gate(vector, |word| word & !7 | ist);
+}
+
+/// Changes the second word of a vector's gate: IST in bits 2:0, and bit 15 says that the gate is present (SDM vol. 3A,
+/// 6.14.1; APM vol. 2, 4.8.4).
+fn change_gate(vector: u64, with: impl FnOnce(u32) -> u32) {
+    let word = (IDT + 16 * (vector & 0xff) + 4) as *mut u32;
+    // SAFETY: the word lies in the IDT, which is writable and which nobody holds a reference to.
+    unsafe { word.write_volatile(with(word.read_volatile())) };
+}
+
 /// The CPU that this code runs on, by the stack that it runs on: the application processors' stacks and all
 /// interrupt stacks lie at known places, and the boot processor's own stack anywhere else.
 pub fn cpu() -> usize {

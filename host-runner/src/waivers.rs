@@ -31,8 +31,8 @@ pub struct Waiver {
     pub link: Option<String>,
     /// The verdict that the case has.
     pub expect: Verdict,
-    /// Text that must occur in the outcome's reason or in a mismatch.
-    pub observed: Option<String>,
+    /// Texts of which one must occur in the outcome's reason or in a mismatch; none of them means any outcome.
+    pub observed: Vec<String>,
     /// `file:line`.
     pub place: String,
 }
@@ -52,10 +52,27 @@ struct Entry {
     link: Option<String>,
     #[serde(default)]
     expect: Deviation,
-    observed: Option<String>,
+    observed: Option<Observed>,
     /// Module parameters without which the waiver does not apply: `"kvm_amd.npt" = "0"`.
     #[serde(default)]
     params: BTreeMap<String, String>,
+}
+
+/// What is seen; several texts if it is not the same each time.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Observed {
+    Always(String),
+    OneOf(Vec<String>),
+}
+
+impl Observed {
+    fn texts(self) -> Vec<String> {
+        match self {
+            Observed::Always(text) => vec![text],
+            Observed::OneOf(texts) => texts,
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -120,7 +137,7 @@ impl Waivers {
                     Deviation::Crash => Verdict::Crash,
                     Deviation::Error => Verdict::Error,
                 },
-                observed: entry.observed,
+                observed: entry.observed.map(Observed::texts).unwrap_or_default(),
                 place: place(text, file, start, false),
             };
             if let Some(first) = self.by_case.insert(case.clone(), waiver) {
@@ -165,9 +182,9 @@ impl Waiver {
                 outcome
             }
             _ => {
-                let observed =
-                    self.observed.as_ref().map(|text| format!(" with `{text}`")).unwrap_or_default();
-                let waived = format!("{}{observed}", self.expect.word());
+                let with = if self.observed.is_empty() { "" } else { " with " };
+                let texts: Vec<_> = self.observed.iter().map(|text| format!("`{text}`")).collect();
+                let waived = format!("{}{with}{}", self.expect.word(), texts.join(" or "));
                 let remark = format!(" [{} waives {waived}, and this is another deviation]", self.place);
                 outcome.reason.push_str(&remark);
                 outcome
@@ -176,14 +193,17 @@ impl Waiver {
     }
 
     fn is_observed(&self, outcome: &Outcome) -> bool {
-        let Some(text) = &self.observed else { return true };
-        let mismatches = outcome.evidence.iter().flat_map(|evidence| &evidence.mismatches);
-        outcome.reason.contains(text)
-            || mismatches.into_iter().any(|mismatch| {
-                let line = format!("{}: {} {}", mismatch.field, mismatch.expected, mismatch.observed);
-                mismatch.observed.contains(text) || line.contains(text)
-            })
+        self.observed.is_empty() || self.observed.iter().any(|text| occurs(text, outcome))
     }
+}
+
+fn occurs(text: &str, outcome: &Outcome) -> bool {
+    let mismatches = outcome.evidence.iter().flat_map(|evidence| &evidence.mismatches);
+    outcome.reason.contains(text)
+        || mismatches.into_iter().any(|mismatch| {
+            let line = format!("{}: {} {}", mismatch.field, mismatch.expected, mismatch.observed);
+            mismatch.observed.contains(text) || line.contains(text)
+        })
 }
 
 fn place(text: &str, file: &str, offset: usize, with_column: bool) -> String {
@@ -229,6 +249,17 @@ mod tests {
         let evidence = Evidence { mismatches: vec![mismatch], ..Evidence::default() };
         let seen = Outcome { evidence: Some(Box::new(evidence)), ..fail("rax") };
         assert_eq!(waivers.apply("a.one", seen).verdict, Verdict::Xfail);
+    }
+
+    #[test]
+    fn a_deviation_can_differ_from_run_to_run() {
+        let waivers = parse(&format!("{ONE}observed = [\"0x7\", \"0x8\"]\n")).unwrap();
+        let verdict = |reason: &str| waivers.apply("a.one", Outcome::new(Verdict::Fail, reason));
+        assert_eq!(verdict("rax is 0x7").verdict, Verdict::Xfail);
+        assert_eq!(verdict("rax is 0x8").verdict, Verdict::Xfail);
+        let other = verdict("rax is 0x9");
+        assert_eq!(other.verdict, Verdict::Fail);
+        assert!(other.reason.contains("with `0x7` or `0x8`"), "{}", other.reason);
     }
 
     #[test]

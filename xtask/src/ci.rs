@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use xshell::{Shell, cmd};
 
-use crate::bed::kernel::{self, Spec};
+use crate::bed::kernel::Spec;
 use crate::bed::kind::Kind;
 use crate::{bed, build, schema};
 
@@ -58,11 +58,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// A bed's own tests, and the suite in it.
 fn bed(sh: &Shell, kind: Kind, required: bool) -> anyhow::Result<()> {
+    step(&format!("the bed {kind}: what it needs"));
     if (bed::is_to_be_had(kind, &kind.kernel()) || required) && is_had(kind, &[], required)? {
-        if let Spec::Small(series) = kind.kernel() {
-            step("the small kernel");
-            kernel::small::find(&series, &bed::folder())?;
-        }
         step(&format!("the bed {kind}: a kernel that dies"));
         let tests = format!("{kind}_");
         cmd!(sh, "cargo test --quiet --package xtask -- --ignored {tests}").run()?;

@@ -7,9 +7,10 @@ guest::payload!();
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest::fault::Frame;
+use guest::arrivals::{self, count, count_and_eoi, counted};
+use guest::fault::{Frame, unblock_nmis};
 use guest::report::value;
-use guest::tables::IDT_POINTER;
+use guest::tables::{IDT_POINTER, move_gate, remove_gate};
 use guest::{Fault, apic, arg, catch, handle, mmio, paging};
 
 /// HLT, whose address has a name. Without an in-kernel local APIC it exits.
@@ -51,51 +52,14 @@ extern "C" fn halt_shielded() {
     )
 }
 
-/// IRETQ to its own next instruction, which unblocks NMIs.
-#[unsafe(naked)]
-extern "C" fn unblock_nmis() {
-    naked_asm!(
-        "mov rax, rsp",
-        "mov ecx, ss",
-        "push rcx",
-        "push rax",
-        "pushfq",
-        "mov ecx, cs",
-        "push rcx",
-        "lea rcx, [rip + unblocked]",
-        "push rcx",
-        "iretq",
-        guest::label!("unblocked"),
-        "nop",
-        "ret",
-    )
-}
-
-static COUNT: AtomicU64 = AtomicU64::new(0);
 static DURING: AtomicU64 = AtomicU64::new(0);
-/// Where the last counted event returns to.
-static RETURN: AtomicU64 = AtomicU64::new(0);
-
-fn count(frame: &mut Frame) {
-    RETURN.store(frame.rip, Ordering::Relaxed);
-    COUNT.fetch_add(1, Ordering::Relaxed);
-}
-
-fn count_and_eoi(frame: &mut Frame) {
-    count(frame);
-    apic::eoi();
-}
-
-fn tell_count() {
-    value("count", COUNT.load(Ordering::Relaxed));
-    value("return", RETURN.load(Ordering::Relaxed));
-}
 
 /// Counts, and halts in the first one: the host does its part there.
-fn count_and_halt(_: &mut Frame) {
-    if COUNT.fetch_add(1, Ordering::Relaxed) == 0 {
+fn count_and_halt(frame: &mut Frame) {
+    arrivals::count(frame);
+    if counted() == 1 {
         halt();
-        DURING.store(COUNT.load(Ordering::Relaxed), Ordering::Relaxed);
+        DURING.store(counted(), Ordering::Relaxed);
     }
 }
 
@@ -109,20 +73,6 @@ fn tell(fault: Result<(), Fault>) {
             value("cr2", fault.cr2);
         }
     }
-}
-
-/// Clears the present bit of a vector's gate.
-fn remove_gate(vector: u64) {
-    let high = IDT_POINTER.base + 16 * vector + 4;
-    // SAFETY: the IDT is writable; the gate's second word holds its present bit, bit 15 (SDM vol. 3, 6.14.1).
-    unsafe { mmio::write32(high, mmio::read32(high) & !(1 << 15)) };
-}
-
-/// Gives a vector's gate another interrupt stack.
-fn move_gate(vector: u64, ist: u32) {
-    let high = IDT_POINTER.base + 16 * vector + 4;
-    // SAFETY: as above; IST is bits 2:0.
-    unsafe { mmio::write32(high, mmio::read32(high) & !7 | ist) };
 }
 
 /// Makes a vector's gate lead to no segment, so that its delivery raises #GP.
@@ -177,7 +127,7 @@ guest::scenario! {
         handle(2, Some(count_and_halt));
         halt();
         value("during the first", DURING.load(Ordering::Relaxed));
-        value("after both", COUNT.load(Ordering::Relaxed));
+        value("after both", counted());
     }
 
     /// Opens the interrupt window once.
@@ -185,7 +135,7 @@ guest::scenario! {
         handle(0x41, Some(count));
         guest::pio::out8(0x80, 1);
         open_window();
-        value("interrupts", COUNT.load(Ordering::Relaxed));
+        value("interrupts", counted());
     }
 
     /// Keeps the interrupt window open until an interrupt came.
@@ -194,10 +144,10 @@ guest::scenario! {
         guest::pio::out8(0x80, 1);
         // SAFETY: the one vector that can arrive has a handler.
         unsafe { asm!("sti", options(nomem, nostack)) };
-        while COUNT.load(Ordering::Relaxed) == 0 {
+        while counted() == 0 {
             core::hint::spin_loop();
         }
-        value("interrupts", COUNT.load(Ordering::Relaxed));
+        value("interrupts", counted());
     }
 
     /// Halts with interrupts on.
@@ -206,9 +156,9 @@ guest::scenario! {
         // SAFETY: the one vector that can arrive has a handler.
         unsafe { asm!("sti", options(nomem, nostack)) };
         halt();
-        value("interrupts", COUNT.load(Ordering::Relaxed));
+        value("interrupts", counted());
         // An interrupt that KVM forgot to forget comes again at the entry behind that report.
-        value("interrupts", COUNT.load(Ordering::Relaxed));
+        value("interrupts", counted());
     }
 
     /// #UD, whose gate is not present.
@@ -267,9 +217,9 @@ guest::scenario! {
     fn blocked_nmi() {
         handle(2, Some(count));
         halt();
-        value("blocked", COUNT.load(Ordering::Relaxed));
+        value("blocked", counted());
         unblock_nmis();
-        tell_count();
+        arrivals::tell();
     }
 
     /// Opens the interrupt window once by POPF.
@@ -277,7 +227,7 @@ guest::scenario! {
         handle(0x41, Some(count));
         guest::pio::out8(0x80, 1);
         open_window_by_popf();
-        tell_count();
+        arrivals::tell();
     }
 
     /// Opens the interrupt window never.
@@ -291,7 +241,7 @@ guest::scenario! {
     fn halt_behind_sti() {
         handle(0x41, Some(count));
         halt_shielded();
-        tell_count();
+        arrivals::tell();
     }
 
     /// Halts behind STI with a local APIC, whose interrupt is pending already if `pending`.
@@ -304,6 +254,6 @@ guest::scenario! {
             value("ready", 1);
         }
         halt_shielded();
-        tell_count();
+        arrivals::tell();
     }
 }

@@ -7,7 +7,8 @@ guest::payload!();
 use core::arch::{asm, naked_asm};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use guest::fault::Frame;
+use guest::arrivals::{self, count, count_and_eoi, counted};
+use guest::fault::{Frame, unblock_nmis};
 use guest::report::value;
 use guest::smm::{SMBASE_AFTER_RESET, field};
 use guest::{
@@ -152,26 +153,6 @@ extern "C" fn halt_shielded() {
     )
 }
 
-/// IRETQ to its own next instruction, which unblocks NMIs.
-#[unsafe(naked)]
-extern "C" fn unblock_nmis() {
-    naked_asm!(
-        "mov rax, rsp",
-        "mov ecx, ss",
-        "push rcx",
-        "push rax",
-        "pushfq",
-        "mov ecx, cs",
-        "push rcx",
-        "lea rcx, [rip + 2f]",
-        "push rcx",
-        "iretq",
-        "2:",
-        "nop",
-        "ret",
-    )
-}
-
 /// IN whose data the host owes.
 #[unsafe(naked)]
 extern "C" fn read_byte() -> u64 {
@@ -234,33 +215,18 @@ protected_mode! {
         ".globl pae_end", "pae_end: jmp pae_behind"
 }
 
-static COUNT: AtomicU64 = AtomicU64::new(0);
+/// CPU 1 has been here.
+static SECOND: AtomicU64 = AtomicU64::new(0);
 static DURING: AtomicU64 = AtomicU64::new(0);
-/// Where the last counted event returns to.
-static RETURN: AtomicU64 = AtomicU64::new(0);
-
-fn count(frame: &mut Frame) {
-    RETURN.store(frame.rip, Ordering::Relaxed);
-    COUNT.fetch_add(1, Ordering::Relaxed);
-}
-
-fn count_and_eoi(frame: &mut Frame) {
-    count(frame);
-    apic::eoi();
-}
 
 /// Counts, and halts in the first one: the host does its part there.
-fn count_and_halt(_: &mut Frame) {
-    if COUNT.fetch_add(1, Ordering::Relaxed) == 0 {
+fn count_and_halt(frame: &mut Frame) {
+    arrivals::count(frame);
+    if counted() == 1 {
         halt();
         halt();
-        DURING.store(COUNT.load(Ordering::Relaxed), Ordering::Relaxed);
+        DURING.store(counted(), Ordering::Relaxed);
     }
-}
-
-fn tell_count() {
-    value("count", COUNT.load(Ordering::Relaxed));
-    value("return", RETURN.load(Ordering::Relaxed));
 }
 
 fn tell_fault(fault: Option<Fault>) {
@@ -294,7 +260,7 @@ guest::scenario! {
         smm::install(&knock_twice);
         handle(2, Some(count));
         stop();
-        tell_count();
+        arrivals::tell();
     }
 
     /// The handler is in Rust.
@@ -333,7 +299,7 @@ guest::scenario! {
         smm::install(&knock);
         handle(0x41, Some(count));
         halt_shielded();
-        tell_count();
+        arrivals::tell();
     }
 
     /// Halts twice in an NMI's handler.
@@ -342,7 +308,7 @@ guest::scenario! {
         handle(2, Some(count_and_halt));
         stop();
         value("during the first", DURING.load(Ordering::Relaxed));
-        value("after both", COUNT.load(Ordering::Relaxed));
+        value("after both", counted());
     }
 
     /// The handler unblocks NMIs.
@@ -350,12 +316,12 @@ guest::scenario! {
         handle(2, Some(count));
         smm::handle(|| {
             halt();
-            value("blocked", COUNT.load(Ordering::Relaxed));
+            value("blocked", counted());
             unblock_nmis();
-            value("unblocked", COUNT.load(Ordering::Relaxed));
+            value("unblocked", counted());
         });
         stop();
-        value("behind", COUNT.load(Ordering::Relaxed));
+        value("behind", counted());
     }
 
     /// The handlers, at SMBASE after reset and elsewhere, exit by OUT: for machines with an in-kernel local APIC.
@@ -368,7 +334,7 @@ guest::scenario! {
             apic::send_self(0x41);
         }
         stop();
-        tell_count();
+        arrivals::tell();
     }
 
     /// Two processors, each with a handler of its own.
@@ -378,13 +344,13 @@ guest::scenario! {
         apic::enable();
         smp::start(1, || {
             stop();
-            COUNT.store(1, Ordering::Release);
+            SECOND.store(1, Ordering::Release);
             value("second", 1);
         });
         // No interrupt comes, but a hypervisor below this one may preempt only those who would take one.
         // SAFETY: nothing in this VM raises an interrupt.
         unsafe { asm!("sti", options(nomem, nostack)) };
-        while COUNT.load(Ordering::Acquire) == 0 {
+        while SECOND.load(Ordering::Acquire) == 0 {
             core::hint::spin_loop();
         }
         // SAFETY: as it was before.
@@ -408,13 +374,13 @@ guest::scenario! {
         apic::enable();
         apic::send_self(0x41);
         smm::handle(|| {
-            value("off", COUNT.load(Ordering::Relaxed));
+            value("off", counted());
             // SAFETY: the one vector that can arrive has a handler.
             unsafe { asm!("sti", "nop", "nop", "cli", options(nomem)) };
-            value("on", COUNT.load(Ordering::Relaxed));
+            value("on", counted());
         });
         stop();
-        value("behind", COUNT.load(Ordering::Relaxed));
+        value("behind", counted());
     }
 
     /// The first SMI's handler moves SMBASE.
@@ -511,7 +477,7 @@ guest::scenario! {
             handle(2, Some(count));
             handle(0x41, Some(count));
             stop();
-            tell_count();
+            arrivals::tell();
             return;
         }
         tell_fault(catch(|| stop()).err());

@@ -7,13 +7,12 @@
 guest::payload!();
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::fault::Frame;
 use guest::report::value;
 use guest::svm::{self, L2, event, exit, field, int_ctl};
-use guest::tables::IDT_POINTER;
-use guest::{apic, arg, catch, code, handle, mmio};
+use guest::tables::{IDT_POINTER, move_gate, remove_gate};
+use guest::{apic, arg, arrivals, catch, code, handle};
 
 code! {
     /// One exception each.
@@ -42,27 +41,12 @@ code! {
     two_nops: guest::label!("first"), "nop", guest::label!("second"), "nop", "cli", "ret";
 }
 
-static COUNT: AtomicU64 = AtomicU64::new(0);
-static ERROR: AtomicU64 = AtomicU64::new(0);
-static RETURN: AtomicU64 = AtomicU64::new(0);
-
 /// Counts what arrives, in L1 or L2: they share the IDT. `return` says where it came.
 fn count(frame: &mut Frame) {
-    ERROR.store(frame.error, Ordering::Relaxed);
-    RETURN.store(frame.rip, Ordering::Relaxed);
-    COUNT.fetch_add(1, Ordering::Relaxed);
+    arrivals::count(frame);
     if arg("apic").is_some() && frame.vector >= 32 {
         apic::eoi();
     }
-}
-
-fn counted() -> u64 {
-    COUNT.load(Ordering::Relaxed)
-}
-
-fn tell_count() {
-    value("count", counted());
-    value("return", RETURN.load(Ordering::Relaxed));
 }
 
 /// Lets L2 take an interrupt that L1 injects, so that all that a delivery touches is mapped in the host. Vectoring that
@@ -75,8 +59,7 @@ fn warm_up(l2: &mut L2) {
     l2.run();
     l2.go(two_nops);
     l2.vmcb().set(field::RIP, code);
-    COUNT.store(0, Ordering::Relaxed);
-    RETURN.store(0, Ordering::Relaxed);
+    arrivals::forget();
 }
 
 /// The exception `vector`, or the way to it.
@@ -103,20 +86,6 @@ extern "C" fn raise_and_tell() {
             value("fault rip", fault.rip);
         }
     }
-}
-
-/// Clears the present bit of a vector's gate.
-fn remove_gate(vector: u64) {
-    let high = IDT_POINTER.base + 16 * vector + 4;
-    // SAFETY: the IDT is writable; the gate's second word holds its present bit, bit 15 (APM vol. 2, 4.8.4).
-    unsafe { mmio::write32(high, mmio::read32(high) & !(1 << 15)) };
-}
-
-/// Gives a vector's gate an interrupt stack: 1 is that of most exceptions.
-fn move_gate(vector: u64, ist: u32) {
-    let high = IDT_POINTER.base + 16 * vector + 4;
-    // SAFETY: as above; IST is bits 2:0.
-    unsafe { mmio::write32(high, mmio::read32(high) & !7 | ist) };
 }
 
 /// OUT to port 0x80, where the host does its part.
@@ -190,8 +159,8 @@ guest::scenario! {
         let first = l2.vmcb().get(field::RIP);
         l2.vmcb().set(field::NRIP, first);
         l2.run().tell();
-        tell_count();
-        value("error", ERROR.load(Ordering::Relaxed));
+        arrivals::tell();
+        value("error", arrivals::error());
         value("still valid", l2.vmcb().get(field::EVENTINJ) >> 31 & 1);
     }
 
@@ -220,7 +189,7 @@ guest::scenario! {
         l2.change_nested(idt, |entry| entry | 1);
         l2.vmcb().set(field::EVENTINJ, exit.int_info);
         l2.run().tell();
-        tell_count();
+        arrivals::tell();
     }
 
     /// The host acts while L2 stands at an OUT; L2's code is `code`. `masking`: V_INTR_MASKING; `host-if`: L1's IF.
@@ -242,14 +211,14 @@ guest::scenario! {
         }
         l2.host_interrupts = arg("host-if").is_some();
         let exit = l2.run_and_stay_closed();
-        value("count in l2", counted());
+        value("count in l2", arrivals::counted());
         exit.tell();
         if arg("stay-closed").is_some() {
             return;
         }
         svm::stgi();
         open_in_l1();
-        tell_count();
+        arrivals::tell();
     }
 
     /// The host makes an interrupt pending while GIF is clear, then L1 runs L2, with an event of its own if `inject`.
@@ -268,16 +237,16 @@ guest::scenario! {
         svm::clgi();
         host_acts();
         let exit = l2.run_and_stay_closed();
-        value("count in l2", counted());
+        value("count in l2", arrivals::counted());
         value("exit", exit.code);
         value("at first", (exit.rip == two_nops as *const () as u64).into());
         value("interrupted", exit.int_info);
         l2.vmcb().set(field::EVENTINJ, exit.int_info);
         svm::stgi();
         open_in_l1();
-        value("count", counted());
+        value("count", arrivals::counted());
         value("exit", l2.run().code);
-        tell_count();
+        arrivals::tell();
     }
 
     /// The host acts between CLGI and STGI, with L1's IF set.
@@ -293,11 +262,11 @@ guest::scenario! {
         unsafe { asm!("sti", options(nostack)) };
         host_acts();
         host_acts();
-        value("closed", counted());
+        value("closed", arrivals::counted());
         svm::stgi();
         // SAFETY: no effect but time for what is pending to arrive.
         unsafe { asm!("nop", "nop", "cli", options(nostack)) };
-        value("open", counted());
+        value("open", arrivals::counted());
     }
 
     /// #VMEXIT, with nothing done about GIF.
@@ -307,9 +276,9 @@ guest::scenario! {
         host_acts();
         let exit = l2.run_and_stay_closed();
         host_acts();
-        value("closed", counted());
+        value("closed", arrivals::counted());
         svm::stgi();
-        value("open", counted());
+        value("open", arrivals::counted());
         exit.tell();
     }
 
@@ -327,7 +296,7 @@ guest::scenario! {
             l2.vmcb().set(field::RFLAGS, 0x202);
         }
         l2.run().tell();
-        tell_count();
+        arrivals::tell();
         value("still pending", int_ctl_of(&mut l2) >> 8 & 1);
     }
 
@@ -340,7 +309,7 @@ guest::scenario! {
             l2.vmcb().set(field::INT_CTL, interrupt | v_tpr);
             l2.go(open_window);
             l2.run().tell();
-            value("count", counted());
+            value("count", arrivals::counted());
             value("still pending", int_ctl_of(&mut l2) >> 8 & 1);
         }
     }

@@ -8,13 +8,12 @@
 guest::payload!();
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest::fault::Frame;
 use guest::report::value;
-use guest::tables::IDT_POINTER;
+use guest::tables::{IDT_POINTER, remove_gate};
 use guest::vmx::{Exit, L2, controls, event, exit, field};
-use guest::{apic, arg, catch, code, control, handle, mmio, pio};
+use guest::{apic, arg, arrivals, catch, code, control, handle, pio};
 
 code! {
     /// One exception each.
@@ -60,32 +59,16 @@ code! {
         "iretq", guest::label!("behind_iret"), "nop", "ret";
 }
 
-static COUNT: AtomicU64 = AtomicU64::new(0);
-static ERROR: AtomicU64 = AtomicU64::new(0);
-static RETURN: AtomicU64 = AtomicU64::new(0);
-
 /// Counts what arrives, in L1 or L2: they share the IDT. `return` says where it came.
 fn count(frame: &mut Frame) {
-    ERROR.store(frame.error, Ordering::Relaxed);
-    RETURN.store(frame.rip, Ordering::Relaxed);
-    COUNT.fetch_add(1, Ordering::Relaxed);
+    arrivals::count(frame);
     if arg("apic").is_some() && frame.vector >= 32 {
         apic::eoi();
     }
 }
 
-fn counted() -> u64 {
-    COUNT.load(Ordering::Relaxed)
-}
-
-fn tell_count() {
-    value("count", counted());
-    value("return", RETURN.load(Ordering::Relaxed));
-}
-
 /// L2 with what the case's arguments ask for.
 fn prepared(code: extern "C" fn()) -> L2 {
-    iret(); // ends blocking by NMI that the CPU may have kept from another VM
     let mut l2 = L2::new(code);
     for name in ["intercept", "intercept-too"] {
         if let Some(reason) = arg(name) {
@@ -139,13 +122,6 @@ extern "C" fn raise_and_tell() {
             value("fault rip", fault.rip);
         }
     }
-}
-
-/// Clears the present bit of a vector's gate.
-fn remove_gate(vector: u64) {
-    let high = IDT_POINTER.base + 16 * vector + 4;
-    // SAFETY: the IDT is writable; the gate's second word holds its present bit, bit 15 (SDM vol. 3A, 6.14.1).
-    unsafe { mmio::write32(high, mmio::read32(high) & !(1 << 15)) };
 }
 
 /// OUT to port 0x80, where the host does its part.
@@ -215,7 +191,7 @@ guest::scenario! {
             l2.vmcs().set(field::ENTRY_EVENT, event::exception(6));
             l2.run();
             l2.go(two_nops);
-            COUNT.store(0, Ordering::Relaxed);
+            arrivals::forget();
         }
         let event = arg("event").unwrap_or(0);
         handle(event as u8, Some(count));
@@ -225,8 +201,8 @@ guest::scenario! {
         l2.vmcs().set(field::RFLAGS, 2 | arg("if").unwrap_or(0) << 9);
         l2.vmcs().set(field::ACTIVITY, arg("activity").unwrap_or(0));
         tell(l2.run());
-        tell_count();
-        value("error", ERROR.load(Ordering::Relaxed));
+        arrivals::tell();
+        value("error", arrivals::error());
         value("still valid", l2.vmcs().get(field::ENTRY_EVENT) >> 31);
     }
 
@@ -265,7 +241,7 @@ guest::scenario! {
         l2.change_nested(idt, |entry| entry | 7);
         l2.vmcs().set(field::ENTRY_EVENT, exit.vectoring);
         tell(l2.run());
-        tell_count();
+        arrivals::tell();
     }
 
     /// The host acts while L2 stands at an OUT; L2's code is `code`. Then L1 opens its interrupt window.
@@ -286,11 +262,11 @@ guest::scenario! {
             l2.vmcs().control(controls::VIRTUAL_NMIS, true);
         }
         let exit = l2.run();
-        value("count in l2", counted());
+        value("count in l2", arrivals::counted());
         tell(exit);
         value("event", exit.event & if exit.event >> 31 == 0 { 0 } else { u64::MAX });
         open_in_l1();
-        tell_count();
+        arrivals::tell();
     }
 
     /// As above, and an NMI follows in L1: the exit of the first blocks it until IRET.
@@ -299,9 +275,9 @@ guest::scenario! {
         handle(2, Some(count));
         tell_event(l2.run());
         host_acts();
-        value("blocked", counted());
+        value("blocked", arrivals::counted());
         iret();
-        value("after iret", counted());
+        value("after iret", arrivals::counted());
     }
 
     /// INIT, or what the host sends, reaches L1 in VMX root operation, and then L2.
@@ -332,7 +308,7 @@ guest::scenario! {
             value("qualification", exit.qualification);
         }
         value("activity", l2.vmcs().get(field::ACTIVITY));
-        value("count", counted());
+        value("count", arrivals::counted());
     }
 
     /// L2 halts, and L1 makes that exit or not: where it stands is in the activity state.
@@ -437,7 +413,7 @@ guest::scenario! {
         if exit.reason == exit::EXCEPTION_OR_NMI {
             value("qualification", exit.qualification);
         }
-        value("count", counted());
+        value("count", arrivals::counted());
     }
 
     /// Exits in the shadow of STI.

@@ -160,34 +160,11 @@ pub mod int_ctl {
 
 /// Events as [`field::EVENTINJ`] and [`field::EXITINTINFO`] hold them (APM vol. 2, 15.20).
 pub mod event {
-    /// The event is there.
-    pub const VALID: u64 = 1 << 31;
-    /// It has an error code.
-    pub const HAS_ERROR: u64 = 1 << 11;
-
-    /// An external interrupt.
-    pub const fn interrupt(vector: u8) -> u64 {
-        VALID | vector as u64
-    }
-
-    /// An NMI.
-    pub const fn nmi() -> u64 {
-        VALID | 2 << 8 | 2
-    }
-
-    /// An exception without error code.
-    pub const fn exception(vector: u8) -> u64 {
-        VALID | 3 << 8 | vector as u64
-    }
+    pub use crate::event::*;
 
     /// An exception with an error code.
     pub const fn exception_with(vector: u8, error: u32) -> u64 {
         exception(vector) | HAS_ERROR | (error as u64) << 32
-    }
-
-    /// INT n.
-    pub const fn software_interrupt(vector: u8) -> u64 {
-        VALID | 4 << 8 | vector as u64
     }
 }
 

@@ -230,33 +230,10 @@ pub mod controls {
 /// Events as [`field::ENTRY_EVENT`], [`field::EXIT_EVENT`] and [`field::VECTORING_EVENT`] hold them (SDM vol. 3C,
 /// "VM-Entry Controls for Event Injection"). The error code has a field of its own.
 pub mod event {
-    /// The event is there.
-    pub const VALID: u64 = 1 << 31;
-    /// It has an error code.
-    pub const HAS_ERROR: u64 = 1 << 11;
-
-    /// An external interrupt.
-    pub const fn interrupt(vector: u8) -> u64 {
-        VALID | vector as u64
-    }
-
-    /// An NMI.
-    pub const fn nmi() -> u64 {
-        VALID | 2 << 8 | 2
-    }
-
-    /// A hardware exception without error code.
-    pub const fn exception(vector: u8) -> u64 {
-        VALID | 3 << 8 | vector as u64
-    }
+    pub use crate::event::*;
 
     /// A hardware exception with an error code.
     pub const fn exception_with(vector: u8) -> u64 {
         exception(vector) | HAS_ERROR
-    }
-
-    /// INT n.
-    pub const fn software_interrupt(vector: u8) -> u64 {
-        VALID | 4 << 8 | vector as u64
     }
 }
