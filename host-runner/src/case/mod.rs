@@ -9,6 +9,7 @@ mod expect;
 mod host_match;
 mod spec;
 mod step;
+mod vary;
 
 pub use action::{Access, Action, Breakpoint, Churn, Delivery};
 pub use bytes::{Bytes, DataExpect};
@@ -16,6 +17,7 @@ pub use expect::{Expect, Expr, Places};
 pub use host_match::{On, Pio, Requires, Vendor};
 pub use spec::{Basis, Budget, FLICKER_GPA, Irqchip, MachineSpec, SlotSpec, Start, ZoneSpec};
 pub use step::{BankExpect, BankSet, ExitStep, GuestStep, MemoryExpect, Place, Step, What};
+pub use vary::{Combo, Vary};
 
 use std::collections::BTreeMap;
 
@@ -44,6 +46,8 @@ pub struct Case {
     pub machine: MachineSpec,
     /// How much it may use.
     pub budget: Budget,
+    /// Perturbations under which it is not played, and why.
+    pub except: BTreeMap<Vary, String>,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// Where the case is written.

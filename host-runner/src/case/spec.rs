@@ -70,6 +70,9 @@ pub struct MachineSpec {
     pub disable_quirks: Vec<String>,
     /// VM capabilities to enable, as in `requires.caps`: `exception-payload`, `x86-triple-fault-event`.
     pub enable_caps: Vec<String>,
+    /// Dirty pages are collected in rings (KVM_CAP_DIRTY_LOG_RING). A variation's alone.
+    #[serde(skip)]
+    pub dirty_ring: bool,
 }
 
 impl Default for MachineSpec {
@@ -85,6 +88,7 @@ impl Default for MachineSpec {
             coalesced: Vec::new(),
             disable_quirks: Vec::new(),
             enable_caps: Vec::new(),
+            dirty_ring: false,
         }
     }
 }

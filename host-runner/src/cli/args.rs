@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::plan::Varies;
+use crate::machine::Piece;
 use crate::outcome::Verdict;
 
 /// Says what a hypervisor must show its user, and proves it.
@@ -68,7 +70,7 @@ pub(super) struct CompareArgs {
 }
 
 /// What to run and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct TestArgs {
     /// Run cases whose id contains one of these
     #[arg(value_name = "FILTER")]
@@ -137,6 +139,16 @@ pub(super) struct TestArgs {
     /// Factor on every time limit
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = scale)]
     pub(super) timeout_scale: f64,
+    /// Play each case also under these perturbations, which no guest may notice (docs/variations.md): `all`, or
+    /// names with commas between
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(super) vary: Vec<Varies>,
+    /// With 2: under every two of them together, too
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(super) vary_depth: u8,
+    /// Leave this out when a VM is saved and restored: some case must notice
+    #[arg(long, value_name = "PIECE", value_enum, hide = true)]
+    pub(super) forget: Option<Piece>,
     /// Where every random choice starts
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,

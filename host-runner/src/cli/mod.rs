@@ -5,9 +5,11 @@ mod begin;
 mod compare;
 mod lost;
 mod places;
+mod plan;
 mod progress;
 mod run;
 mod select;
+mod shrink;
 mod test;
 
 use std::collections::BTreeSet;

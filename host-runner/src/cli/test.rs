@@ -8,10 +8,12 @@ use super::args::{Color, Format, TestArgs};
 use super::begin::begin;
 use super::lost::Lost;
 use super::places::Places;
+use super::plan::{self, Test};
 use super::progress::Progress;
 use super::run::Run;
-use super::{End, Stop, select};
-use crate::host::{Cache, HostFacts, missing};
+use super::{End, Stop};
+use crate::case::Case;
+use crate::host::{Cache, HostFacts};
 use crate::isolate::Pool;
 use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
@@ -56,8 +58,13 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
-    let context =
-        RunContext { host: host.clone(), device: places.device.clone(), seed: begun.seed, timeout_scale };
+    let context = RunContext {
+        host: host.clone(),
+        device: places.device.clone(),
+        seed: begun.seed,
+        timeout_scale,
+        forget: args.forget,
+    };
     let run = Arc::new(Run {
         pool: Pool::new(places.worker_arguments(), context),
         suite: Arc::clone(&suite),
@@ -68,11 +75,12 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         again: args.again.clone(),
         progress: Progress::new(begun.todo.len()),
         timeout_scale,
+        seed: begun.seed,
         outcomes: Mutex::new(begun.done),
     });
     let lost = begun.lost.into_iter().map(|lost| lost_trial(&run, lost));
     let forced = begun.forced;
-    let trials = lost.chain(begun.todo.iter().map(|&index| trial(&run, index, forced, &host))).collect();
+    let trials = lost.chain(begun.todo.iter().map(|test| trial(&run, test, forced, &host))).collect();
     // The threads end before this returns, and the worker processes with the pool.
     let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
     conclude(args, &run, &host, remarks, conclusion.has_failed())
@@ -94,10 +102,9 @@ fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite
     Ok(waivers)
 }
 
-fn trial(run: &Arc<Run>, index: usize, forced: bool, host: &HostFacts) -> Trial {
-    let case = &run.suite.cases()[index];
-    let reason = missing(&case.requires, host).filter(|_| !forced);
-    let unplayed = |verdict, reason| run.settle_unplayed(case, Outcome::new(verdict, reason));
+fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
+    let reason = plan::skip(run.suite.cases(), test, host, forced);
+    let unplayed = |verdict, reason| run.settle_unplayed(test, Outcome::new(verdict, reason));
     match reason {
         // nextest asks only for what the list did not mark; "ignored" would show as a pass there.
         Some(reason) if under_nextest() => {
@@ -105,38 +112,46 @@ fn trial(run: &Arc<Run>, index: usize, forced: bool, host: &HostFacts) -> Trial 
                 "{reason}; the list could not know: run `exitspec host` once to tell it (cargo run -p host-runner -- host)"
             );
             let result = unplayed(Verdict::Error, text);
-            Trial::test(&case.id, || result)
+            Trial::test(&test.name, || result)
         }
         Some(reason) => {
             let result = unplayed(Verdict::Skip, reason);
             // Fails only if the journal cannot be written; then it must be seen.
             let seen = result.is_err();
-            Trial::test(&case.id, || result).with_ignored_flag(!seen)
+            Trial::test(&test.name, || result).with_ignored_flag(!seen)
         }
         None => {
-            let shared = Arc::clone(run);
-            Trial::test(&case.id, move || shared.play(index)).with_kind(kind(&run.waivers, &case.id))
+            let (shared, test) = (Arc::clone(run), test.clone());
+            let kind = kind(&run.waivers, run.suite.cases(), &test);
+            Trial::test(test.name.clone(), move || shared.play(&test)).with_kind(kind)
         }
     }
 }
 
 /// A case that has its verdict already: its machine died.
-fn lost_trial(run: &Run, Lost { index, outcome }: Lost) -> Trial {
-    let case = &run.suite.cases()[index];
-    let result = run.settle_unplayed(case, run.waivers.apply(&case.id, outcome));
-    Trial::test(&case.id, || result)
+fn lost_trial(run: &Run, Lost { test, outcome }: Lost) -> Trial {
+    let case = &run.suite.cases()[test.index].id;
+    let result = run.settle_unplayed(&test, run.waivers.apply(case, &test.combo, outcome));
+    Trial::test(&test.name, || result)
 }
 
-fn kind(waivers: &Waivers, case: &str) -> &'static str {
-    if waivers.get(case).is_some() { "xfail" } else { "" }
+fn kind(waivers: &Waivers, cases: &[Case], test: &Test) -> &'static str {
+    if waivers.expects_deviation(&cases[test.index].id, &test.combo) { "xfail" } else { "" }
 }
 
 /// Prints what would run. Knows of the device only what an earlier run remembered.
 fn list(args: &TestArgs, suite: &dyn Suite, waivers: &Waivers, host: &HostFacts) {
-    let taken = suite.cases().iter().filter(|case| select::takes(args, &case.id));
-    let trials = taken.map(|case| {
-        let ignored = missing(&case.requires, host).is_some();
-        Trial::test(&case.id, || Ok(())).with_kind(kind(waivers, &case.id)).with_ignored_flag(ignored)
+    let cases = suite.cases();
+    // Here the filters choose whether what would be skipped is listed.
+    let all = TestArgs { ignored: false, ..args.clone() };
+    let trials = plan::tests(&all, cases, host).into_iter().map(|test| {
+        let reason = plan::skip(cases, &test, host, false);
+        if let Some(reason) = reason.as_ref().filter(|_| !test.combo.is_plain()) {
+            // Where no reader of lists looks for tests.
+            eprintln!("{}: {reason}", test.name);
+        }
+        let kind = kind(waivers, cases, &test);
+        Trial::test(test.name, || Ok(())).with_kind(kind).with_ignored_flag(reason.is_some())
     });
     let _ = libtest_mimic::run(&libtest_arguments(args), trials.collect());
 }

@@ -18,10 +18,12 @@ pub(super) const LONGEST_OUTCOME: usize = 1 << 20;
 pub(super) enum Request {
     /// First of all: the run.
     Context(Box<RunContext>),
-    /// Play this case.
+    /// Play this test.
     Play {
-        /// The case's id.
-        case: String,
+        /// Its name: a case, and what is done to it.
+        test: String,
+        /// The only points at which it is perturbed.
+        only: Option<Vec<u32>>,
         /// The outer bound in milliseconds.
         limit_ms: u64,
     },

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use kvm_bindings::{CpuId, kvm_enable_cap};
-use kvm_ioctls::VmFd;
+use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use super::Host;
 use super::banks::failed;
 use super::memory::Memory;
 use super::vcpu::Vcpu;
+use super::{Host, dirty};
 use crate::case::{Irqchip, MachineSpec};
 use crate::host::switches;
 use crate::play::TargetError;
@@ -47,16 +48,34 @@ pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
         }
         Irqchip::Kernel => vm.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?,
     }
+    if spec.dirty_ring {
+        enable(kvm_bindings::KVM_CAP_DIRTY_LOG_RING, dirty::RING_BYTES)
+            .map_err(failed("KVM_CAP_DIRTY_LOG_RING"))?;
+    }
     for zone in &spec.coalesced {
-        let start = if zone.pio {
-            kvm_ioctls::IoEventAddress::Pio(zone.start)
-        } else {
-            kvm_ioctls::IoEventAddress::Mmio(zone.start)
-        };
+        let start = if zone.pio { IoEventAddress::Pio(zone.start) } else { IoEventAddress::Mmio(zone.start) };
         vm.register_coalesced_mmio(start, zone.size).map_err(failed("KVM_REGISTER_COALESCED_MMIO"))?;
     }
     Ok(vm)
 }
+
+/// Coalesced zones and ioeventfds at addresses and ports that no case uses.
+pub fn bystanders(vm: &VmFd) -> Result<(), TargetError> {
+    let event = EventFd::new(0).map_err(|error| TargetError::Harness(format!("an eventfd: {error}")))?;
+    for (zone, bell) in [
+        (IoEventAddress::Mmio(BYSTANDERS_GPA), IoEventAddress::Mmio(BYSTANDERS_GPA + 0x1000)),
+        (IoEventAddress::Pio(BYSTANDERS_PORT), IoEventAddress::Pio(BYSTANDERS_PORT + 0x10)),
+    ] {
+        vm.register_coalesced_mmio(zone, 8).map_err(failed("KVM_REGISTER_COALESCED_MMIO"))?;
+        // KVM holds its own reference to the eventfd.
+        vm.register_ioevent(&event, &bell, NoDatamatch).map_err(failed("KVM_IOEVENTFD"))?;
+    }
+    Ok(())
+}
+
+/// Far from RAM, memslots and the APIC, and a port of no device.
+const BYSTANDERS_GPA: u64 = 0xfd00_0000;
+const BYSTANDERS_PORT: u64 = 0xc0c0;
 
 /// Below the BIOS, where QEMU puts them too: away from RAM and from what cases use.
 const TSS_ADDRESS: usize = 0xfffb_d000;

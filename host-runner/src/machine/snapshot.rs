@@ -10,6 +10,7 @@ use std::sync::Arc;
 use kvm_bindings as kvm;
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{Cap, KvmNestedStateBuffer, VmFd};
+use serde::{Deserialize, Serialize};
 
 use super::Host;
 use super::banks::{failed, nested_state};
@@ -18,13 +19,37 @@ use crate::bank::RunFields;
 use crate::case::{Irqchip, MachineSpec};
 use crate::play::TargetError;
 
+/// One of the things that are restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "what the ioctls are called")]
+pub enum Piece {
+    Regs,
+    Sregs,
+    Xsave,
+    Xcrs,
+    DebugRegs,
+    Msrs,
+    Tsc,
+    Events,
+    Nested,
+    MpState,
+    Lapic,
+    TscDeadline,
+    RunFields,
+    Irqchip,
+    Clock,
+}
+
 /// A VM's state.
+#[derive(Serialize, Deserialize)]
 pub struct Saved {
     vcpus: Vec<SavedVcpu>,
     chips: Vec<kvm::kvm_irqchip>,
     clock: kvm::kvm_clock_data,
 }
 
+#[derive(Serialize, Deserialize)]
 struct SavedVcpu {
     regs: kvm::kvm_regs,
     sregs: kvm::kvm_sregs,
@@ -96,47 +121,79 @@ fn save_msrs(vcpu: &Vcpu, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, TargetE
     Ok(saved)
 }
 
-/// Writes everything into a fresh VM.
-pub fn restore(spec: &MachineSpec, vm: &VmFd, vcpus: &[Arc<Vcpu>], saved: &Saved) -> Result<(), TargetError> {
-    for chip in &saved.chips {
+/// Writes everything into a fresh VM, but for what the host is told to forget.
+pub fn restore(
+    host: &Host,
+    spec: &MachineSpec,
+    vm: &VmFd,
+    vcpus: &[Arc<Vcpu>],
+    saved: &Saved,
+) -> Result<(), TargetError> {
+    let keeps = |piece| host.forget != Some(piece);
+    for chip in saved.chips.iter().filter(|_| keeps(Piece::Irqchip)) {
         vm.set_irqchip(chip).map_err(failed("KVM_SET_IRQCHIP"))?;
     }
-    let clock = kvm::kvm_clock_data { flags: 0, ..saved.clock };
-    vm.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))?;
-    vcpus.iter().zip(&saved.vcpus).try_for_each(|(vcpu, saved)| restore_vcpu(spec, vcpu, saved))
+    if keeps(Piece::Clock) {
+        let clock = kvm::kvm_clock_data { flags: 0, ..saved.clock };
+        vm.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))?;
+    }
+    vcpus.iter().zip(&saved.vcpus).try_for_each(|(vcpu, saved)| restore_vcpu(&keeps, spec, vcpu, saved))
 }
 
-fn restore_vcpu(spec: &MachineSpec, vcpu: &Vcpu, saved: &SavedVcpu) -> Result<(), TargetError> {
+fn restore_vcpu(
+    keeps: &dyn Fn(Piece) -> bool,
+    spec: &MachineSpec,
+    vcpu: &Vcpu,
+    saved: &SavedVcpu,
+) -> Result<(), TargetError> {
     let fd = &vcpu.fd;
-    fd.set_sregs(&saved.sregs).map_err(failed("KVM_SET_SREGS"))?;
-    restore_msrs(vcpu, &saved.msrs)?;
+    if keeps(Piece::Sregs) {
+        fd.set_sregs(&saved.sregs).map_err(failed("KVM_SET_SREGS"))?;
+    }
+    let msrs = saved.msrs.iter().filter(|msr| keeps(if msr.index == TSC { Piece::Tsc } else { Piece::Msrs }));
+    restore_msrs(vcpu, &msrs.copied().collect::<Vec<_>>())?;
     // A CPU without XSAVE has none, and KVM refuses even an empty list of them.
-    if saved.xcrs.nr_xcrs != 0 {
+    if saved.xcrs.nr_xcrs != 0 && keeps(Piece::Xcrs) {
         fd.set_xcrs(&saved.xcrs).map_err(failed("KVM_SET_XCRS"))?;
     }
-    // SAFETY: the state came from KVM_GET_XSAVE of a VM with the same CPUID and no dynamically enabled
-    // features, for which the 4 KiB structure is complete (KVM API 4.43).
-    unsafe { fd.set_xsave(&saved.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
-    if let Some(lapic) = &saved.lapic {
+    if keeps(Piece::Xsave) {
+        // SAFETY: the state came from KVM_GET_XSAVE of a VM with the same CPUID and no dynamically enabled
+        // features, for which the 4 KiB structure is complete (KVM API 4.43).
+        unsafe { fd.set_xsave(&saved.xsave) }.map_err(failed("KVM_SET_XSAVE"))?;
+    }
+    if let Some(lapic) = saved.lapic.as_ref().filter(|_| keeps(Piece::Lapic)) {
         fd.set_lapic(lapic).map_err(failed("KVM_SET_LAPIC"))?;
+    }
+    if saved.lapic.is_some() && keeps(Piece::TscDeadline) {
         // KVM takes the deadline only when the timer's mode, which the local APIC holds, says so.
         let deadline = saved.msrs.iter().filter(|msr| msr.index == TSC_DEADLINE && msr.data != 0);
         restore_msrs(vcpu, &deadline.copied().collect::<Vec<_>>())?;
     }
-    if spec.irqchip != Irqchip::None {
+    if spec.irqchip != Irqchip::None && keeps(Piece::MpState) {
         fd.set_mp_state(saved.mp_state).map_err(failed("KVM_SET_MP_STATE"))?;
     }
-    if let Some(nested) = &saved.nested {
+    if let Some(nested) = saved.nested.as_ref().filter(|_| keeps(Piece::Nested)) {
         // Entering or leaving SMM makes KVM leave L2, so a vCPU in SMM must be put there first.
-        fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))?;
+        if keeps(Piece::Events) {
+            fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))?;
+        }
         fd.set_nested_state(nested).map_err(failed("KVM_SET_NESTED_STATE"))?;
     }
-    // CR8 without an in-kernel local APIC is taken from here at every KVM_RUN.
-    vcpu.set_run_fields(&saved.run);
-    fd.set_debug_regs(&saved.debug).map_err(failed("KVM_SET_DEBUGREGS"))?;
-    fd.set_regs(&saved.regs).map_err(failed("KVM_SET_REGS"))?;
-    // Last: setting registers clears a pending exception.
-    fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))
+    if keeps(Piece::RunFields) {
+        // CR8 without an in-kernel local APIC is taken from here at every KVM_RUN.
+        vcpu.set_run_fields(&saved.run);
+    }
+    if keeps(Piece::DebugRegs) {
+        fd.set_debug_regs(&saved.debug).map_err(failed("KVM_SET_DEBUGREGS"))?;
+    }
+    if keeps(Piece::Regs) {
+        fd.set_regs(&saved.regs).map_err(failed("KVM_SET_REGS"))?;
+    }
+    if keeps(Piece::Events) {
+        // Last: setting registers clears a pending exception.
+        fd.set_vcpu_events(&saved.events).map_err(failed("KVM_SET_VCPU_EVENTS"))?;
+    }
+    Ok(())
 }
 
 /// KVM stops at an MSR that it refuses, such as a read-only one. That is no loss if the new vCPU has the
@@ -160,5 +217,7 @@ fn restore_msrs(vcpu: &Vcpu, entries: &[kvm_msr_entry]) -> Result<(), TargetErro
     Ok(())
 }
 
+/// IA32_TIME_STAMP_COUNTER.
+const TSC: u32 = 0x10;
 /// IA32_TSC_DEADLINE.
 const TSC_DEADLINE: u32 = 0x6e0;
