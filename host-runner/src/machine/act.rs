@@ -104,7 +104,7 @@ impl Machine<'_> {
                 }
                 let errno = errno.clone();
                 self.when(*when, move |vm, _| {
-                    let refused = msr_filter::set(vm, &filter).err().map(|error| error.errno());
+                    let refused = msr_filter::set(vm, &filter).err().map(kvm_ioctls::Error::errno);
                     as_expected("KVM_X86_SET_MSR_FILTER", refused, errno.as_deref())
                 })
             }

@@ -201,11 +201,12 @@ impl Memory {
             // SAFETY: as in `set_region`.
             unsafe { vm.set_user_memory_region(region) }
         });
-        match told {
-            Ok(()) => slot.present = len != 0,
-            Err(_) => (slot.gpa, slot.flags) = (gpa, flags),
+        if let Err(error) = told {
+            (slot.gpa, slot.flags) = (gpa, flags);
+            return Ok(Some(error.errno()));
         }
-        Ok(told.err().map(|error| error.errno()))
+        slot.present = len != 0;
+        Ok(None)
     }
 
     /// Copies out of guest-physical memory; `false` if a byte of it is in no present slot.
