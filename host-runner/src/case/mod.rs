@@ -7,6 +7,7 @@ mod action;
 mod bytes;
 mod expect;
 mod host_match;
+mod msr;
 mod spec;
 mod step;
 
@@ -14,6 +15,7 @@ pub use action::{Access, Action, Breakpoint, Churn, Delivery};
 pub use bytes::{Bytes, DataExpect};
 pub use expect::{Expect, Expr, Places};
 pub use host_match::{On, Pio, Requires, Vendor};
+pub use msr::{MsrDefault, MsrExit, MsrFilter, MsrRange};
 pub use spec::{Basis, Budget, FLICKER_GPA, Irqchip, MachineSpec, SlotSpec, Start, ZoneSpec};
 pub use step::{BankExpect, BankSet, ExitStep, GuestStep, MemoryExpect, Place, Step, What};
 

@@ -8,14 +8,14 @@ use kvm_bindings::{kvm_guest_debug, kvm_guest_debug_arch, kvm_msi};
 use kvm_ioctls::VmFd;
 
 use super::banks::{self, failed};
-use super::build::{new_vcpus, new_vm};
+use super::build::{filter_msrs, new_vcpus, new_vm};
 use super::disturb::{Disturbance, Scene};
-use super::memory::Memory;
+use super::memory::{Change, Memory};
 use super::seat::Seat;
 use super::vcpu::Vcpu;
-use super::{Machine, coalesced, poisoned, signal, snapshot};
+use super::{Machine, coalesced, msr_filter, poisoned, signal, snapshot};
 use crate::bank::Bank;
-use crate::case::{Access, Action, Breakpoint, Delivery, Places};
+use crate::case::{Access, Action, Breakpoint, Delivery, MsrFilter, Places};
 use crate::exit::Exit;
 use crate::play::{Target, TargetError};
 
@@ -90,6 +90,24 @@ impl Machine<'_> {
             Action::SlotMove { slot, gpa } => {
                 self.memory.write().map_err(|_| poisoned())?.relocate(&self.vm, slot, *gpa)
             }
+            Action::SlotChange { slot, gpa, pages, log_dirty, read_only, errno } => {
+                let change =
+                    Change { gpa: *gpa, pages: *pages, log_dirty: *log_dirty, read_only: *read_only };
+                let mut memory = self.memory.write().map_err(|_| poisoned())?;
+                let refused = memory.change(&self.vm, slot, &change)?;
+                as_expected("KVM_SET_USER_MEMORY_REGION", refused, errno.as_deref())
+            }
+            Action::MsrFilter { default, ranges, errno, when } => {
+                let filter = MsrFilter { default: *default, ranges: ranges.clone() };
+                if errno.is_none() {
+                    self.msr_filter = Some(filter.clone());
+                }
+                let errno = errno.clone();
+                self.when(*when, move |vm, _| {
+                    let refused = msr_filter::set(vm, &filter).err().map(kvm_ioctls::Error::errno);
+                    as_expected("KVM_X86_SET_MSR_FILTER", refused, errno.as_deref())
+                })
+            }
             Action::DirtyPages { slot, pages } => {
                 let observed = self.memory()?.dirty_pages(&self.vm, slot)?;
                 if observed == *pages {
@@ -126,6 +144,7 @@ impl Machine<'_> {
                     vm: Arc::clone(&self.vm),
                     memory: Arc::clone(&self.memory),
                     vcpus: self.vcpus.clone(),
+                    msr_filter: self.msr_filter.clone().unwrap_or_default(),
                 };
                 self.disturbances.push(Disturbance::start(*churn, scene)?);
                 Ok(())
@@ -256,6 +275,7 @@ impl Machine<'_> {
         memory.register(&vm)?;
         drop(memory);
         let vcpus = new_vcpus(self.host, self.spec, &vm)?;
+        filter_msrs(&vm, self.msr_filter.as_ref())?;
         snapshot::restore(self.spec, &vm, &vcpus, &saved)?;
         for (seat, vcpu) in self.seats.iter_mut().zip(&vcpus) {
             if let Some(old) = seat.take() {
@@ -279,6 +299,19 @@ fn interrupt(vcpu: &Vcpu, vector: u8) -> Result<(), TargetError> {
         Ok(()) => Ok(()),
         Err(errno) => Err(refused("KVM_INTERRUPT", errno as i32)),
     }
+}
+
+/// Whether KVM refused what it was to refuse, with that errno, and took what it was to take.
+fn as_expected(what: &str, refused: Option<i32>, errno: Option<&str>) -> Result<(), TargetError> {
+    let refused = refused.map(|errno| format!("{:?}", nix::Error::from_raw(errno)));
+    if refused.as_deref() == errno {
+        return Ok(());
+    }
+    let shown = |errno: Option<&str>| match errno {
+        Some(errno) => format!("{what} refused with {errno}"),
+        None => format!("{what} done"),
+    };
+    Err(TargetError::Deviates { expected: shown(errno), observed: shown(refused.as_deref()) })
 }
 
 fn refused(what: &str, errno: i32) -> TargetError {

@@ -9,8 +9,9 @@ use kvm_ioctls::VmFd;
 use super::Host;
 use super::banks::failed;
 use super::memory::Memory;
+use super::msr_filter;
 use super::vcpu::Vcpu;
-use crate::case::{Irqchip, MachineSpec};
+use crate::case::{Irqchip, MachineSpec, MsrFilter};
 use crate::host::switches;
 use crate::play::TargetError;
 
@@ -40,6 +41,10 @@ pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
         enable(kvm_bindings::KVM_CAP_DISABLE_QUIRKS2, quirks.into())
             .map_err(failed("KVM_CAP_DISABLE_QUIRKS2"))?;
     }
+    if !spec.msr_exits.is_empty() {
+        enable(kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR, msr_filter::exits(&spec.msr_exits))
+            .map_err(failed("KVM_CAP_X86_USER_SPACE_MSR"))?;
+    }
     match spec.irqchip {
         Irqchip::None => {}
         Irqchip::Split => {
@@ -56,6 +61,11 @@ pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
         vm.register_coalesced_mmio(start, zone.size).map_err(failed("KVM_REGISTER_COALESCED_MMIO"))?;
     }
     Ok(vm)
+}
+
+/// The MSR filter, if there is one.
+pub fn filter_msrs(vm: &VmFd, filter: Option<&MsrFilter>) -> Result<(), TargetError> {
+    filter.map_or(Ok(()), |filter| msr_filter::set(vm, filter).map_err(failed("KVM_X86_SET_MSR_FILTER")))
 }
 
 /// Below the BIOS, where QEMU puts them too: away from RAM and from what cases use.

@@ -10,6 +10,7 @@ mod decode;
 mod disturb;
 mod limit;
 mod memory;
+mod msr_filter;
 mod seat;
 mod signal;
 mod smram;
@@ -26,7 +27,7 @@ use kvm_bindings::{CpuId, kvm_guest_debug};
 use kvm_ioctls::{Kvm, VmFd};
 
 use self::banks::failed;
-use self::build::{load, new_vcpus, new_vm};
+use self::build::{filter_msrs, load, new_vcpus, new_vm};
 use self::disturb::Disturbance;
 use self::limit::Limit;
 use self::memory::Memory;
@@ -34,7 +35,7 @@ pub use self::memory::PAGE;
 use self::seat::Seat;
 use self::vcpu::Vcpu;
 use crate::bank::Bank;
-use crate::case::{Action, Bytes, MachineSpec, Places, Start};
+use crate::case::{Action, Bytes, MachineSpec, MsrFilter, Places, Start};
 use crate::exit::Exit;
 use crate::payload::Image;
 use crate::play::{Target, TargetError};
@@ -69,6 +70,8 @@ pub struct Machine<'h> {
     ring: Option<coalesced::Ring>,
     /// What KVM_SET_GUEST_DEBUG was last told, by vCPU: no ioctl reads it back.
     debug: Vec<Option<kvm_guest_debug>>,
+    /// The MSR filter in force, which no ioctl reads back either.
+    msr_filter: Option<MsrFilter>,
 }
 
 impl<'h> Machine<'h> {
@@ -91,6 +94,7 @@ impl<'h> Machine<'h> {
         let vm = new_vm(host, spec)?;
         memory.register(&vm)?;
         let vcpus = new_vcpus(host, spec, &vm)?;
+        filter_msrs(&vm, spec.msr_filter.as_ref())?;
         let machine = Self {
             later: Vec::new(),
             disturbances: Vec::new(),
@@ -106,6 +110,7 @@ impl<'h> Machine<'h> {
             budget,
             ring: None,
             debug: vec![None; spec.vcpus as usize],
+            msr_filter: spec.msr_filter.clone(),
         };
         machine.start(0, machine.entry)?;
         Ok(machine)
