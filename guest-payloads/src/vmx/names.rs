@@ -11,6 +11,8 @@ pub mod field {
     use super::Field;
 
     pub const VPID: Field = Field(0);
+    /// Bits 7:0: the highest virtual interrupt requested (RVI). 15:8: in service (SVI).
+    pub const INTERRUPT_STATUS: Field = Field(0x810);
     pub const IO_BITMAP_A: Field = Field(0x2000);
     pub const IO_BITMAP_B: Field = Field(0x2002);
     pub const MSR_BITMAPS: Field = Field(0x2004);
@@ -21,6 +23,10 @@ pub mod field {
     pub const VIRTUAL_APIC: Field = Field(0x2012);
     pub const APIC_ACCESS: Field = Field(0x2014);
     pub const EPT_POINTER: Field = Field(0x201a);
+    /// A bit for each vector whose EOI exits: 0 to 63; three more such fields follow.
+    pub const EOI_EXITS_0: Field = Field(0x201c);
+    pub const VMREAD_BITMAP: Field = Field(0x2026);
+    pub const VMWRITE_BITMAP: Field = Field(0x2028);
     pub const GUEST_PHYSICAL: Field = Field(0x2400);
     pub const LINK_POINTER: Field = Field(0x2800);
     pub const DEBUGCTL: Field = Field(0x2802);
@@ -213,6 +219,9 @@ pub mod controls {
     pub const ENABLE_RDTSCP: (Field, u64) = (field::PROCESSOR_CONTROLS_2, 1 << 3);
     pub const X2APIC: (Field, u64) = (field::PROCESSOR_CONTROLS_2, 1 << 4);
     pub const ENABLE_VPID: (Field, u64) = (field::PROCESSOR_CONTROLS_2, 1 << 5);
+    pub const APIC_REGISTERS: (Field, u64) = (field::PROCESSOR_CONTROLS_2, 1 << 8);
+    pub const VIRTUAL_INTERRUPTS: (Field, u64) = (field::PROCESSOR_CONTROLS_2, 1 << 9);
+    pub const SHADOW_VMCS: (Field, u64) = (field::PROCESSOR_CONTROLS_2, 1 << 14);
     pub const SAVE_DEBUG: (Field, u64) = (field::EXIT_CONTROLS, 1 << 2);
     pub const HOST_64_BIT: (Field, u64) = (field::EXIT_CONTROLS, 1 << 9);
     pub const ACKNOWLEDGE_INTERRUPT: (Field, u64) = (field::EXIT_CONTROLS, 1 << 15);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DataExpect, Expr};
+use super::{DataExpect, Expr, MsrDefault, MsrRange};
 
 /// A host action: `{ do = "nmi" }`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -107,11 +107,26 @@ pub enum Action {
     },
     /// KVM_SET_USER_MEMORY_REGION with size 0.
     SlotDelete {
-        /// Its name in `machine.slots`.
+        /// Its name in `machine.slots`, or `ram`.
         slot: String,
         /// When.
         #[serde(default)]
         when: Delivery,
+    },
+    /// KVM_SET_USER_MEMORY_REGION as the slot is now, but for what is named here. Creates a slot that is absent.
+    SlotChange {
+        /// Its name in `machine.slots`.
+        slot: String,
+        /// Guest-physical address.
+        gpa: Option<u64>,
+        /// Pages, no more than it was declared with; 0 deletes it.
+        pages: Option<u32>,
+        /// KVM_MEM_LOG_DIRTY_PAGES.
+        log_dirty: Option<bool>,
+        /// KVM_MEM_READONLY.
+        read_only: Option<bool>,
+        /// KVM must refuse with this, and the slot stays as it was.
+        errno: Option<String>,
     },
     /// Moves a memslot to another guest-physical address.
     SlotMove {
@@ -126,6 +141,20 @@ pub enum Action {
         slot: String,
         /// Page numbers in it.
         pages: Vec<u32>,
+    },
+    /// KVM_X86_SET_MSR_FILTER: replaces the MSR filter; without keys, nothing is filtered any longer.
+    MsrFilter {
+        /// What happens to MSRs that no range names.
+        #[serde(default)]
+        default: MsrDefault,
+        /// As `machine.msr-filter.ranges`.
+        #[serde(default)]
+        ranges: Vec<MsrRange>,
+        /// KVM must refuse with this.
+        errno: Option<String>,
+        /// When.
+        #[serde(default)]
+        when: Delivery,
     },
     /// The coalesced ring holds exactly these writes; they are taken out.
     CoalescedRing {
@@ -188,6 +217,8 @@ pub enum Churn {
     Kick,
     /// An unrelated memslot comes and goes.
     Slots,
+    /// The default of the MSR filter flips to and fro; MSRs that a range names are allowed or denied as ever.
+    MsrDefault,
 }
 
 /// What a hardware breakpoint watches.

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{MsrExit, MsrFilter};
+
 /// Where `disturb` with `slots` makes its memslot come and go: 32 GiB, which no case's own memslot may cover.
 pub const FLICKER_GPA: u64 = 32 << 30;
 
@@ -70,9 +72,16 @@ pub struct MachineSpec {
     pub disable_quirks: Vec<String>,
     /// VM capabilities to enable, as in `requires.caps`: `exception-payload`, `x86-triple-fault-event`.
     pub enable_caps: Vec<String>,
+<<<<<<< HEAD
     /// Dirty pages are collected in rings (KVM_CAP_DIRTY_LOG_RING). A variation's alone.
     #[serde(skip)]
     pub dirty_ring: bool,
+=======
+    /// Refused accesses of MSRs that exit as `rdmsr` and `wrmsr` (KVM_CAP_X86_USER_SPACE_MSR): `"inval"`, `"unknown"`, `"filter"`.
+    pub msr_exits: Vec<MsrExit>,
+    /// Which MSRs the guest may access (KVM_X86_SET_MSR_FILTER).
+    pub msr_filter: Option<MsrFilter>,
+>>>>>>> main
 }
 
 impl Default for MachineSpec {
@@ -88,7 +97,12 @@ impl Default for MachineSpec {
             coalesced: Vec::new(),
             disable_quirks: Vec::new(),
             enable_caps: Vec::new(),
+<<<<<<< HEAD
             dirty_ring: false,
+=======
+            msr_exits: Vec::new(),
+            msr_filter: None,
+>>>>>>> main
         }
     }
 }

@@ -272,14 +272,14 @@ exits! {
     }
     /// KVM_EXIT_X86_RDMSR: the host owes an MSR's value.
     "rdmsr" Rdmsr RdmsrPattern {
-        /// Why: 1 filter, 2 unknown, 4 invalid.
+        /// Why: 1 invalid, 2 unknown, 4 filter.
         reason: u32,
         /// MSR.
         index: u32,
     }
     /// KVM_EXIT_X86_WRMSR.
     "wrmsr" Wrmsr WrmsrPattern {
-        /// Why: 1 filter, 2 unknown, 4 invalid.
+        /// Why: 1 invalid, 2 unknown, 4 filter.
         reason: u32,
         /// MSR.
         index: u32,

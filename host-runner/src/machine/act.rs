@@ -8,13 +8,24 @@ use kvm_bindings::{kvm_guest_debug, kvm_guest_debug_arch, kvm_msi};
 use kvm_ioctls::VmFd;
 
 use super::banks::{self, failed};
+<<<<<<< HEAD
+=======
+use super::build::{filter_msrs, new_vcpus, new_vm};
+>>>>>>> main
 use super::disturb::{Disturbance, Scene};
-use super::memory::Memory;
+use super::memory::{Change, Memory};
 use super::seat::Seat;
 use super::vcpu::Vcpu;
+<<<<<<< HEAD
 use super::{Machine, coalesced, poisoned, signal};
 use crate::bank::Bank;
 use crate::case::{Access, Action, Breakpoint, Delivery, Places};
+=======
+use super::{Machine, coalesced, msr_filter, poisoned, signal, snapshot};
+use crate::bank::Bank;
+use crate::case::{Access, Action, Breakpoint, Delivery, MsrFilter, Places};
+use crate::exit::Exit;
+>>>>>>> main
 use crate::play::{Target, TargetError};
 
 impl Machine<'_> {
@@ -75,6 +86,24 @@ impl Machine<'_> {
             Action::SlotMove { slot, gpa } => {
                 self.memory.write().map_err(|_| poisoned())?.relocate(&self.vm, slot, *gpa)
             }
+            Action::SlotChange { slot, gpa, pages, log_dirty, read_only, errno } => {
+                let change =
+                    Change { gpa: *gpa, pages: *pages, log_dirty: *log_dirty, read_only: *read_only };
+                let mut memory = self.memory.write().map_err(|_| poisoned())?;
+                let refused = memory.change(&self.vm, slot, &change)?;
+                as_expected("KVM_SET_USER_MEMORY_REGION", refused, errno.as_deref())
+            }
+            Action::MsrFilter { default, ranges, errno, when } => {
+                let filter = MsrFilter { default: *default, ranges: ranges.clone() };
+                if errno.is_none() {
+                    self.msr_filter = Some(filter.clone());
+                }
+                let errno = errno.clone();
+                self.when(*when, move |vm, _| {
+                    let refused = msr_filter::set(vm, &filter).err().map(kvm_ioctls::Error::errno);
+                    as_expected("KVM_X86_SET_MSR_FILTER", refused, errno.as_deref())
+                })
+            }
             Action::DirtyPages { slot, pages } => {
                 let observed = self.memory()?.dirty_pages(&self.vm, slot)?;
                 if observed == *pages {
@@ -111,6 +140,7 @@ impl Machine<'_> {
                     vm: Arc::clone(&self.vm),
                     memory: Arc::clone(&self.memory),
                     vcpus: self.vcpus.clone(),
+                    msr_filter: self.msr_filter.clone().unwrap_or_default(),
                 };
                 self.disturbances.push(Disturbance::start(*churn, scene)?);
                 Ok(())
@@ -229,6 +259,52 @@ impl Machine<'_> {
         self.debug[cpu] = Some(debug);
         Ok(())
     }
+<<<<<<< HEAD
+=======
+
+    fn save_restore(&mut self) -> Result<(), TargetError> {
+        let busy = self.seats.iter().flatten().any(|seat| seat.busy);
+        if busy || !self.disturbances.is_empty() || !self.later.is_empty() {
+            return Err(TargetError::Harness("`save-restore` while something else runs".into()));
+        }
+        for vcpu in &self.vcpus {
+            if vcpu.owes_completion() {
+                vcpu.ask_immediate_exit();
+                match vcpu.run(&mut self.limit)? {
+                    Exit::Intr {} => {}
+                    exit => {
+                        return Err(TargetError::Deviates {
+                            expected: "EINTR from the KVM_RUN that completes the exit before the save".into(),
+                            observed: exit.to_string(),
+                        });
+                    }
+                }
+            }
+        }
+        let saved = snapshot::save(self.host, self.spec, &self.vm, &self.vcpus)?;
+        let memory = self.memory()?;
+        let vm = new_vm(self.host, self.spec)?;
+        memory.register(&vm)?;
+        drop(memory);
+        let vcpus = new_vcpus(self.host, self.spec, &vm)?;
+        filter_msrs(&vm, self.msr_filter.as_ref())?;
+        snapshot::restore(self.spec, &vm, &vcpus, &saved)?;
+        for (seat, vcpu) in self.seats.iter_mut().zip(&vcpus) {
+            if let Some(old) = seat.take() {
+                *seat = Some(Seat::new(Arc::clone(vcpu), self.budget, old.background)?);
+            }
+        }
+        self.vcpus = vcpus;
+        for (cpu, debug) in self.debug.iter().enumerate() {
+            if let Some(debug) = debug {
+                self.vcpus[cpu].fd.set_guest_debug(debug).map_err(failed("KVM_SET_GUEST_DEBUG"))?;
+            }
+        }
+        self.vm = Arc::new(vm);
+        self.ring = None;
+        Ok(())
+    }
+>>>>>>> main
 }
 
 fn interrupt(vcpu: &Vcpu, vector: u8) -> Result<(), TargetError> {
@@ -236,6 +312,19 @@ fn interrupt(vcpu: &Vcpu, vector: u8) -> Result<(), TargetError> {
         Ok(()) => Ok(()),
         Err(errno) => Err(refused("KVM_INTERRUPT", errno as i32)),
     }
+}
+
+/// Whether KVM refused what it was to refuse, with that errno, and took what it was to take.
+fn as_expected(what: &str, refused: Option<i32>, errno: Option<&str>) -> Result<(), TargetError> {
+    let refused = refused.map(|errno| format!("{:?}", nix::Error::from_raw(errno)));
+    if refused.as_deref() == errno {
+        return Ok(());
+    }
+    let shown = |errno: Option<&str>| match errno {
+        Some(errno) => format!("{what} refused with {errno}"),
+        None => format!("{what} done"),
+    };
+    Err(TargetError::Deviates { expected: shown(errno), observed: shown(refused.as_deref()) })
 }
 
 fn refused(what: &str, errno: i32) -> TargetError {

@@ -10,10 +10,12 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::apic_page;
+use super::banks;
 use super::memory::Memory;
+use super::msr_filter;
 use super::signal;
 use super::vcpu::Vcpu;
-use crate::case::Churn;
+use crate::case::{Churn, MsrFilter};
 use crate::play::TargetError;
 
 /// What a disturbance may touch.
@@ -24,6 +26,8 @@ pub struct Scene {
     pub memory: Arc<RwLock<Memory>>,
     /// Its vCPUs.
     pub vcpus: Vec<Arc<Vcpu>>,
+    /// Its MSR filter.
+    pub msr_filter: MsrFilter,
 }
 
 /// A running disturbance.
@@ -121,6 +125,12 @@ fn disturb(churn: Churn, scene: &Scene, round: u32) -> Result<(), TargetError> {
             }
         }
         Churn::Slots => read(&scene.memory)?.flicker(&scene.vm)?,
+        Churn::MsrDefault => {
+            let other = scene.msr_filter.with_other_default();
+            for filter in [&other, &scene.msr_filter] {
+                msr_filter::set(&scene.vm, filter).map_err(banks::failed("KVM_X86_SET_MSR_FILTER"))?;
+            }
+        }
     }
     Ok(())
 }

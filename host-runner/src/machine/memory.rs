@@ -64,6 +64,19 @@ impl Slot {
     }
 }
 
+/// What to change of a slot.
+#[derive(Default)]
+pub struct Change {
+    /// Guest-physical address.
+    pub gpa: Option<u64>,
+    /// Pages; 0 deletes it.
+    pub pages: Option<u32>,
+    /// KVM_MEM_LOG_DIRTY_PAGES.
+    pub log_dirty: Option<bool>,
+    /// KVM_MEM_READONLY.
+    pub read_only: Option<bool>,
+}
+
 /// KVM's address spaces (KVM API, KVM_CAP_MULTI_ADDRESS_SPACE): 0 is the ordinary one, 1 that of SMM.
 const ORDINARY: &[u32] = &[0];
 const SMM_ONLY: &[u32] = &[1];
@@ -207,6 +220,36 @@ impl Memory {
         let slot = self.slot_mut(name)?;
         slot.gpa = gpa;
         slot.tell(vm, slot.len)
+    }
+
+    /// Tells KVM of a slot as it is now but for the change; `Some(errno)`, and no change, if KVM refuses.
+    pub fn change(&mut self, vm: &VmFd, name: &str, change: &Change) -> Result<Option<i32>, TargetError> {
+        let slot = self.slot_mut(name)?;
+        let len = change.pages.map_or(slot.len, |pages| u64::from(pages) * PAGE);
+        if len > slot.len {
+            return Err(TargetError::Harness(format!("memslot `{name}` has no {len} bytes")));
+        }
+        let (gpa, flags) = (slot.gpa, slot.flags);
+        slot.gpa = change.gpa.unwrap_or(gpa);
+        for (flag, on) in [(KVM_MEM_LOG_DIRTY_PAGES, change.log_dirty), (KVM_MEM_READONLY, change.read_only)]
+        {
+            match on {
+                Some(true) => slot.flags |= flag,
+                Some(false) => slot.flags &= !flag,
+                None => {}
+            }
+        }
+        let told = slot.numbers().try_for_each(|number| {
+            let region = kvm_userspace_memory_region { slot: number, ..slot.region(len) };
+            // SAFETY: as in `set_region`.
+            unsafe { vm.set_user_memory_region(region) }
+        });
+        if let Err(error) = told {
+            (slot.gpa, slot.flags) = (gpa, flags);
+            return Ok(Some(error.errno()));
+        }
+        slot.present = len != 0;
+        Ok(None)
     }
 
     /// Copies out of guest-physical memory; `false` if a byte of it is in no present slot.

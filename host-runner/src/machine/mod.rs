@@ -11,6 +11,7 @@ mod dirty;
 mod disturb;
 mod limit;
 mod memory;
+mod msr_filter;
 mod perturb;
 mod relocate;
 mod seat;
@@ -29,7 +30,7 @@ use kvm_bindings::{CpuId, kvm_guest_debug};
 use kvm_ioctls::{Kvm, VmFd};
 
 use self::banks::failed;
-use self::build::{load, new_vcpus, new_vm};
+use self::build::{filter_msrs, load, new_vcpus, new_vm};
 use self::disturb::Disturbance;
 use self::limit::Limit;
 use self::memory::Memory;
@@ -38,7 +39,7 @@ use self::seat::Seat;
 pub use self::snapshot::Piece;
 use self::vcpu::Vcpu;
 use crate::bank::Bank;
-use crate::case::{Action, Bytes, MachineSpec, Places, Start};
+use crate::case::{Action, Bytes, MachineSpec, MsrFilter, Places, Start};
 use crate::exit::Exit;
 use crate::payload::Image;
 use crate::play::{Perturb, Target, TargetError};
@@ -83,6 +84,8 @@ pub struct Machine<'h> {
     bystanders: bool,
     /// What KVM_SET_GUEST_DEBUG was last told, by vCPU: no ioctl reads it back.
     debug: Vec<Option<kvm_guest_debug>>,
+    /// The MSR filter in force, which no ioctl reads back either.
+    msr_filter: Option<MsrFilter>,
 }
 
 impl<'h> Machine<'h> {
@@ -105,6 +108,7 @@ impl<'h> Machine<'h> {
         let vm = new_vm(host, spec)?;
         memory.register(&vm)?;
         let vcpus = new_vcpus(host, spec, &vm)?;
+        filter_msrs(&vm, spec.msr_filter.as_ref())?;
         let machine = Self {
             later: Vec::new(),
             disturbances: Vec::new(),
@@ -124,6 +128,7 @@ impl<'h> Machine<'h> {
             rings: Vec::new(),
             bystanders: false,
             debug: vec![None; spec.vcpus as usize],
+            msr_filter: spec.msr_filter.clone(),
         };
         machine.start(0, machine.entry)?;
         Ok(machine)

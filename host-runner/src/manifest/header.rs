@@ -61,8 +61,10 @@ pub(super) struct Sound {
     pub(super) steps: bool,
 }
 
-/// What a machine with SMM needs, without the manifest having to say so.
+/// What machines need, without the manifest having to say so.
 const SMM_CAP: &str = "x86-smm";
+const MSR_FILTER_CAP: &str = "x86-msr-filter";
+const MSR_EXITS_CAP: &str = "x86-user-space-msr";
 
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
@@ -136,8 +138,14 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let place = notes.source.place(at.start, &(at.start..spans.value("id").end.max(at.end)));
     let machine = machine.flatten().unwrap_or_default();
     let mut requires = requires.unwrap_or_default();
-    if machine.smm && !requires.caps.iter().any(|cap| cap == SMM_CAP) {
-        requires.caps.push(SMM_CAP.to_owned());
+    for (needed, cap) in [
+        (machine.smm, SMM_CAP),
+        (machine.msr_filter.is_some(), MSR_FILTER_CAP),
+        (!machine.msr_exits.is_empty(), MSR_EXITS_CAP),
+    ] {
+        if needed && !requires.caps.iter().any(|known| known == cap) {
+            requires.caps.push(cap.to_owned());
+        }
     }
     let case = Case {
         id: id.unwrap_or_default(),

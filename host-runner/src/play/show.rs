@@ -37,6 +37,13 @@ fn on_cpu(line: String, cpu: usize) -> String {
     if cpu == 0 { line } else { format!("{line} (vCPU {cpu})") }
 }
 
+fn refusal(line: String, errno: Option<&str>) -> String {
+    match errno {
+        Some(errno) => format!("{line}, refused with {errno}"),
+        None => line,
+    }
+}
+
 fn action_name(action: &Action) -> String {
     match action {
         Action::Restart { at, .. } => format!("restart {at}"),
@@ -54,6 +61,11 @@ fn action_name(action: &Action) -> String {
         Action::SlotCreate { slot, .. } => format!("slot-create {slot}"),
         Action::SlotDelete { slot, .. } => format!("slot-delete {slot}"),
         Action::SlotMove { slot, gpa } => format!("slot-move {slot} to {gpa:#x}"),
+        Action::SlotChange { slot, errno, .. } => refusal(format!("slot-change {slot}"), errno.as_deref()),
+        Action::MsrFilter { default, ranges, errno, .. } => {
+            let line = format!("msr-filter of {} ranges, default {default:?}", ranges.len()).to_lowercase();
+            refusal(line, errno.as_deref())
+        }
         Action::DirtyPages { slot, pages } => format!("dirty-pages {slot} {pages:?}"),
         Action::CoalescedRing { data, .. } => format!("coalesced-ring of {}", data.len()),
         Action::NewThread { cpu } => format!("new-thread for vCPU {cpu}"),

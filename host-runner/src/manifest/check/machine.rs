@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::case::{FLICKER_GPA, MachineSpec, SlotSpec};
+use crate::case::{FLICKER_GPA, MachineSpec, MsrRange, SlotSpec};
 use crate::manifest::header::Draft;
 use crate::manifest::mistake::Notes;
 use crate::manifest::table::Spans;
@@ -16,6 +16,10 @@ pub(super) const VCPUS: std::ops::RangeInclusive<u32> = 1..=4;
 const MAX_SLOTS: usize = 32;
 /// Pages of a memslot.
 const SLOT_PAGES: std::ops::RangeInclusive<u32> = 1..=4096;
+/// Ranges of an MSR filter (KVM_MSR_FILTER_MAX_RANGES).
+const MAX_MSR_RANGES: usize = 16;
+/// MSRs of a range (KVM_MSR_FILTER_MAX_BITMAP_SIZE).
+const MAX_MSRS: u32 = 0x600 * 8;
 /// Longest wait, milliseconds.
 const MAX_RUN_MS: u32 = 600_000;
 /// Most reports between two steps.
@@ -41,6 +45,9 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes) {
         }
         slots(machine, spans, notes);
         zones(machine, spans, notes);
+        if let Some(filter) = &machine.msr_filter {
+            msr_ranges(&filter.ranges, "machine.msr-filter.ranges", spans, notes);
+        }
     }
     if case.budget.run_ms == 0 || case.budget.run_ms > MAX_RUN_MS {
         notes
@@ -148,6 +155,35 @@ fn slots(machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
                     )
                     .help("KVM refuses that with EEXIST; move one, or let one start with present = false")
                     .also(spans.value(&format!("machine.slots[{before}].gpa")), "the other one");
+            }
+        }
+    }
+}
+
+/// Judges the ranges of an MSR filter, which are written at `path`. What KVM refuses is the case's own affair.
+pub(super) fn msr_ranges(ranges: &[MsrRange], path: &str, spans: &Spans, notes: &mut Notes) {
+    if ranges.len() > MAX_MSR_RANGES {
+        notes
+            .add(spans.value(path), format!("{} ranges of MSRs", ranges.len()))
+            .help(format!("a filter has at most {MAX_MSR_RANGES}"));
+    }
+    for (index, range) in ranges.iter().enumerate() {
+        if range.count > MAX_MSRS {
+            notes
+                .add(
+                    spans.value(&format!("{path}[{index}].count")),
+                    format!("a range of {} MSRs", range.count),
+                )
+                .help(format!("at most {MAX_MSRS}: a bitmap of 0x600 bytes"));
+        }
+        for (at, msr) in range.allow.iter().enumerate() {
+            if msr.wrapping_sub(range.base) >= range.count {
+                notes
+                    .add(
+                        spans.value(&format!("{path}[{index}].allow[{at}]")),
+                        format!("MSR {msr:#x} is not in the range"),
+                    )
+                    .help(format!("it has {} MSRs from {:#x}", range.count, range.base));
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::case::{
     Access, Action, BankExpect, BankSet, Expect, Expr, GuestStep, Irqchip, MachineSpec, SlotSpec, What,
 };
 use crate::manifest::check::exit;
-use crate::manifest::check::machine::{PAGE, VCPUS, in_ram, range};
+use crate::manifest::check::machine::{PAGE, VCPUS, in_ram, msr_ranges, range};
 use crate::manifest::header::Draft;
 use crate::manifest::mistake::Notes;
 use crate::manifest::step::Written;
@@ -116,6 +116,8 @@ fn cpu_of_action(action: &Action) -> Option<usize> {
         | Action::SlotCreate { .. }
         | Action::SlotDelete { .. }
         | Action::SlotMove { .. }
+        | Action::SlotChange { .. }
+        | Action::MsrFilter { .. }
         | Action::DirtyPages { .. }
         | Action::SaveRestore
         | Action::Disturb { .. }
@@ -161,7 +163,11 @@ fn numbers_to_set(set: &BankSet, spans: &Spans, notes: &mut Notes) {
                 .help("use `check`");
         }
     }
-    if let Some(errno) = set.errno.as_ref().filter(|errno| !ERRNOS.contains(&errno.as_str())) {
+    known_errno(set.errno.as_ref(), spans, notes);
+}
+
+fn known_errno(errno: Option<&String>, spans: &Spans, notes: &mut Notes) {
+    if let Some(errno) = errno.filter(|errno| !ERRNOS.contains(&errno.as_str())) {
         notes
             .add(spans.value("errno"), format!("KVM refuses nothing with `{errno}`"))
             .help(suggestion(errno, ERRNOS));
@@ -263,8 +269,13 @@ fn action(action: &Action, machine: Option<&MachineSpec>, spans: &Spans, notes: 
         Action::Disturb { with } if with.is_empty() => {
             notes
                 .add(spans.value("with"), "this disturbs nothing")
-                .help("\"migrate\", \"pages\", \"kick\" or \"slots\"");
+                .help("\"migrate\", \"pages\", \"kick\", \"slots\" or \"msr-default\"");
         }
+        Action::MsrFilter { ranges, errno, .. } => {
+            known_errno(errno.as_ref(), spans, notes);
+            msr_ranges(ranges, "ranges", spans, notes);
+        }
+        Action::SlotChange { errno, .. } => known_errno(errno.as_ref(), spans, notes),
         _ => {}
     }
 }
@@ -294,12 +305,16 @@ fn interrupts(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut
 
 fn slots(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut Notes) {
     let (Action::SlotCreate { slot: name, .. }
+    | Action::SlotChange { slot: name, .. }
     | Action::SlotDelete { slot: name, .. }
     | Action::SlotMove { slot: name, .. }
     | Action::DirtyPages { slot: name, .. }) = action
     else {
         return;
     };
+    if name == "ram" && matches!(action, Action::SlotDelete { .. } | Action::SlotCreate { .. }) {
+        return;
+    }
     let Some(slot) = machine.slots.iter().find(|slot| slot.name == *name) else {
         let known = machine.slots.iter().map(|slot| slot.name.as_str());
         let help = match nearest(name, known) {
@@ -313,6 +328,11 @@ fn slots(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut Note
     };
     match action {
         Action::SlotMove { gpa, .. } => moved(*gpa, slot, machine, spans, notes),
+        Action::SlotChange { pages: Some(pages), .. } if *pages > slot.pages => {
+            notes
+                .add(spans.value("pages"), format!("there is no memory for {pages} pages"))
+                .help(format!("memslot `{name}` was declared with {}", slot.pages));
+        }
         Action::DirtyPages { pages, .. } => dirty(pages, slot, spans, notes),
         _ => {}
     }

@@ -45,6 +45,8 @@ fn tables_are_the_codes() {
         ("table: MachineSpec", properties(&schema, "MachineSpec")),
         ("table: SlotSpec", properties(&schema, "SlotSpec")),
         ("table: ZoneSpec", properties(&schema, "ZoneSpec")),
+        ("table: MsrFilter", properties(&schema, "MsrFilter")),
+        ("table: MsrRange", properties(&schema, "MsrRange")),
         ("table: Budget", properties(&schema, "Budget")),
         ("exits", exits(&schema)),
         ("banks", banks()),

@@ -225,6 +225,23 @@ fn irqchips() {
 }
 
 #[test]
+fn msr_ranges() {
+    bad_step(
+        "{ do = \"msr-filter\", ranges = [{ base = 0x10, count = 2, allow = [0x10, ^0x12] }] }",
+        &["0x12 is not in the range", "2 MSRs from 0x10"],
+    );
+    bad_step("{ do = \"msr-filter\", ranges = [{ base = 0x10, count = ^12289 }] }", &["at most 12288"]);
+    bad_step("{ do = \"msr-filter\", default = \"deny\", errno = ^\"EINVALID\" }", &["EINVAL"]);
+    let ranges = ["{ base = 1 }"; 17].join(", ");
+    bad_step(&format!("{{ do = \"msr-filter\", ranges = ^[{ranges}] }}"), &["17 ranges", "at most 16"]);
+    bad_case(
+        "machine = { msr-filter = { ranges = [{ base = 0x10, allow = [^0xf] }] } }",
+        DONE,
+        &["0xf is not in the range"],
+    );
+}
+
+#[test]
 fn slots_in_actions() {
     let with = |step: &str, words: &[&str]| {
         let slots = "{ name = \"plain\", gpa = 0x1000000, pages = 2 }, { name = \"rom\", gpa = 0x2000000, pages = 1, read-only = true, log-dirty = true }";
@@ -234,6 +251,9 @@ fn slots_in_actions() {
     with("{ do = \"slot-create\", slot = ^\"zzz\" }", &["declare it"]);
     with("{ do = \"slot-move\", slot = \"plain\", gpa = ^0x1000800 }", &["not page-aligned"]);
     with("{ do = \"slot-move\", slot = \"plain\", gpa = ^0x1000 }", &["overlap RAM"]);
+    with("{ do = \"slot-change\", slot = \"plain\", pages = ^3 }", &["no memory for 3 pages"]);
+    with("{ do = \"slot-change\", slot = \"plain\", gpa = 1, errno = ^\"EINVALID\" }", &["EINVAL"]);
+    with("{ do = \"slot-change\", slot = ^\"ram\", pages = 0 }", &["no memslot `ram`"]);
     with("{ do = \"dirty-pages\", slot = ^\"plain\", pages = [0] }", &["log-dirty = true"]);
     with("{ do = \"dirty-pages\", slot = \"rom\", pages = ^[0] }", &["read-only"]);
     let keys = "machine = { slots = [{ name = \"log\", gpa = 0x1000000, pages = 2, log-dirty = true }] }";
