@@ -441,9 +441,10 @@ real_mode! {
 // ---- A delivery that cannot be
 
 real_mode! {
-    /// What a host sends an event that has no stack and no vectors; then an instruction that KVM may have to emulate.
+    /// What a host sends an event that has no stack and no vectors, or lets fault; then an instruction that KVM may have
+    /// to emulate.
     undeliverable:
-    guest::label!("undeliverable_ud"), "ud2",
+    guest::label!("undeliverable_fault"), "div al",
     guest::label!("undeliverable_next"),
     "mov eax, cr0",
     guest::label!("undeliverable_hlt"), "hlt",
@@ -456,7 +457,7 @@ real_mode! {
     device_stack:
     "mov word ptr [4 * 2], offset device_stack_handler",
     "out 0x80, al",
-    guest::label!("device_stack_next"), "mov bx, 1", "hlt",
+    guest::label!("device_stack_next"), "jmp device_stack_next",
     "device_stack_handler:",
     "mov bx, 2",
     guest::label!("device_stack_hlt"), "hlt",
