@@ -43,7 +43,6 @@ global_asm!(
     ".popsection",
 );
 
-
 // ---- Ports and devices
 
 real_mode! {
@@ -281,14 +280,15 @@ real_mode! {
 }
 
 real_mode! {
-    /// With vectors 0 to 31 at hand, goes where SI says. DI is the limit of the table if it is not 0.
+    /// With vectors 0 to 31 at hand, goes where SI says. DI is the limit of the table if it is not 0. The stack is used
+    /// before, so that no delivery is interrupted by the host's page faults.
     faults:
     "mov ax, offset fault_stubs", "xor bx, bx",
     "2: mov [bx], ax", "add ax, 5", "add bx, 4", "cmp bx, 128", "jne 2b",
     "mov word ptr [4 * 0x30], offset fault_beyond",
     "test di, di", "jz 3f",
     "mov [0x5000], di", "mov dword ptr [0x5002], 0", "lidt [0x5000]",
-    "3: xor ax, ax", "mov cx, ax", "jmp si",
+    "3: xor ax, ax", "push ax", "pop cx", "jmp si",
     guest::label!("fault_ud"), "ud2",
     guest::label!("fault_de"), "div al",
     guest::label!("fault_gp"), "mov ax, [0xffff]",
