@@ -47,8 +47,8 @@ smi_handler! {
 }
 
 smi_handler! {
-    /// Halts, then faults.
-    knock_and_fault: "hlt", smi_label!("knocked_before_fault"), "ud2"
+    /// Halts, then divides by zero.
+    knock_and_fault: "hlt", smi_label!("knocked_before_fault"), "xor ax, ax", "div al"
 }
 
 smi_handler! {

@@ -211,8 +211,12 @@ pub enum Delivery {
 pub enum Churn {
     /// The vCPUs' threads hop between the host's CPUs.
     Migrate,
-    /// The guest's pages and the APIC-access page lose their mappings in the host (the data stays).
+    /// The guest's pages lose their mappings in the host (the data stays), and the APIC-access page is moved if there is
+    /// one.
     Pages,
+    /// The APIC-access page, which kvm_intel puts into this process, is freed and filled over and over, and its frames are
+    /// held, so that it moves. For cases that require `kvm_intel.flexpriority`.
+    ApicPage,
     /// Signals interrupt KVM_RUN; EINTR is hidden from the steps.
     Kick,
     /// An unrelated memslot comes and goes.

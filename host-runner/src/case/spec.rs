@@ -72,16 +72,13 @@ pub struct MachineSpec {
     pub disable_quirks: Vec<String>,
     /// VM capabilities to enable, as in `requires.caps`: `exception-payload`, `x86-triple-fault-event`.
     pub enable_caps: Vec<String>,
-<<<<<<< HEAD
-    /// Dirty pages are collected in rings (KVM_CAP_DIRTY_LOG_RING). A variation's alone.
-    #[serde(skip)]
-    pub dirty_ring: bool,
-=======
     /// Refused accesses of MSRs that exit as `rdmsr` and `wrmsr` (KVM_CAP_X86_USER_SPACE_MSR): `"inval"`, `"unknown"`, `"filter"`.
     pub msr_exits: Vec<MsrExit>,
     /// Which MSRs the guest may access (KVM_X86_SET_MSR_FILTER).
     pub msr_filter: Option<MsrFilter>,
->>>>>>> main
+    /// Dirty pages are collected in rings (KVM_CAP_DIRTY_LOG_RING). A variation's alone.
+    #[serde(skip)]
+    pub dirty_ring: bool,
 }
 
 impl Default for MachineSpec {
@@ -97,12 +94,9 @@ impl Default for MachineSpec {
             coalesced: Vec::new(),
             disable_quirks: Vec::new(),
             enable_caps: Vec::new(),
-<<<<<<< HEAD
-            dirty_ring: false,
-=======
             msr_exits: Vec::new(),
             msr_filter: None,
->>>>>>> main
+            dirty_ring: false,
         }
     }
 }

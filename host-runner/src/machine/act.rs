@@ -8,24 +8,13 @@ use kvm_bindings::{kvm_guest_debug, kvm_guest_debug_arch, kvm_msi};
 use kvm_ioctls::VmFd;
 
 use super::banks::{self, failed};
-<<<<<<< HEAD
-=======
-use super::build::{filter_msrs, new_vcpus, new_vm};
->>>>>>> main
-use super::disturb::{Disturbance, Scene};
+use super::disturb::Disturbance;
 use super::memory::{Change, Memory};
 use super::seat::Seat;
 use super::vcpu::Vcpu;
-<<<<<<< HEAD
-use super::{Machine, coalesced, poisoned, signal};
-use crate::bank::Bank;
-use crate::case::{Access, Action, Breakpoint, Delivery, Places};
-=======
-use super::{Machine, coalesced, msr_filter, poisoned, signal, snapshot};
+use super::{Machine, coalesced, msr_filter, poisoned, signal};
 use crate::bank::Bank;
 use crate::case::{Access, Action, Breakpoint, Delivery, MsrFilter, Places};
-use crate::exit::Exit;
->>>>>>> main
 use crate::play::{Target, TargetError};
 
 impl Machine<'_> {
@@ -136,13 +125,7 @@ impl Machine<'_> {
             }
             Action::SaveRestore => self.save_restore(),
             Action::Disturb { with } => with.iter().try_for_each(|churn| {
-                let scene = Scene {
-                    vm: Arc::clone(&self.vm),
-                    memory: Arc::clone(&self.memory),
-                    vcpus: self.vcpus.clone(),
-                    msr_filter: self.msr_filter.clone().unwrap_or_default(),
-                };
-                self.disturbances.push(Disturbance::start(*churn, scene)?);
+                self.disturbances.push(Disturbance::start(*churn, self.scene())?);
                 Ok(())
             }),
             Action::Quiet => self.disturbances.drain(..).try_for_each(Disturbance::end),
@@ -259,52 +242,6 @@ impl Machine<'_> {
         self.debug[cpu] = Some(debug);
         Ok(())
     }
-<<<<<<< HEAD
-=======
-
-    fn save_restore(&mut self) -> Result<(), TargetError> {
-        let busy = self.seats.iter().flatten().any(|seat| seat.busy);
-        if busy || !self.disturbances.is_empty() || !self.later.is_empty() {
-            return Err(TargetError::Harness("`save-restore` while something else runs".into()));
-        }
-        for vcpu in &self.vcpus {
-            if vcpu.owes_completion() {
-                vcpu.ask_immediate_exit();
-                match vcpu.run(&mut self.limit)? {
-                    Exit::Intr {} => {}
-                    exit => {
-                        return Err(TargetError::Deviates {
-                            expected: "EINTR from the KVM_RUN that completes the exit before the save".into(),
-                            observed: exit.to_string(),
-                        });
-                    }
-                }
-            }
-        }
-        let saved = snapshot::save(self.host, self.spec, &self.vm, &self.vcpus)?;
-        let memory = self.memory()?;
-        let vm = new_vm(self.host, self.spec)?;
-        memory.register(&vm)?;
-        drop(memory);
-        let vcpus = new_vcpus(self.host, self.spec, &vm)?;
-        filter_msrs(&vm, self.msr_filter.as_ref())?;
-        snapshot::restore(self.spec, &vm, &vcpus, &saved)?;
-        for (seat, vcpu) in self.seats.iter_mut().zip(&vcpus) {
-            if let Some(old) = seat.take() {
-                *seat = Some(Seat::new(Arc::clone(vcpu), self.budget, old.background)?);
-            }
-        }
-        self.vcpus = vcpus;
-        for (cpu, debug) in self.debug.iter().enumerate() {
-            if let Some(debug) = debug {
-                self.vcpus[cpu].fd.set_guest_debug(debug).map_err(failed("KVM_SET_GUEST_DEBUG"))?;
-            }
-        }
-        self.vm = Arc::new(vm);
-        self.ring = None;
-        Ok(())
-    }
->>>>>>> main
 }
 
 fn interrupt(vcpu: &Vcpu, vector: u8) -> Result<(), TargetError> {

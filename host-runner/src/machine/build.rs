@@ -11,12 +11,8 @@ use super::banks::failed;
 use super::memory::Memory;
 use super::msr_filter;
 use super::vcpu::Vcpu;
-<<<<<<< HEAD
 use super::{Host, dirty};
-use crate::case::{Irqchip, MachineSpec};
-=======
 use crate::case::{Irqchip, MachineSpec, MsrFilter};
->>>>>>> main
 use crate::host::switches;
 use crate::play::TargetError;
 
@@ -68,7 +64,6 @@ pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
     Ok(vm)
 }
 
-<<<<<<< HEAD
 /// Coalesced zones and ioeventfds at addresses and ports that no case uses.
 pub fn bystanders(vm: &VmFd) -> Result<(), TargetError> {
     let event = EventFd::new(0).map_err(|error| TargetError::Harness(format!("an eventfd: {error}")))?;
@@ -87,13 +82,11 @@ pub fn bystanders(vm: &VmFd) -> Result<(), TargetError> {
 const BYSTANDERS_GPA: u64 = 0xfd00_0000;
 const BYSTANDERS_PORT: u64 = 0xc0c0;
 
-=======
 /// The MSR filter, if there is one.
 pub fn filter_msrs(vm: &VmFd, filter: Option<&MsrFilter>) -> Result<(), TargetError> {
     filter.map_or(Ok(()), |filter| msr_filter::set(vm, filter).map_err(failed("KVM_X86_SET_MSR_FILTER")))
 }
 
->>>>>>> main
 /// Below the BIOS, where QEMU puts them too: away from RAM and from what cases use.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;

@@ -9,7 +9,7 @@ use kvm_ioctls::VmFd;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::apic_page;
+use super::apic_page::ApicPage;
 use super::banks;
 use super::memory::Memory;
 use super::msr_filter;
@@ -53,15 +53,26 @@ impl Disturbance {
         } else {
             None
         };
+        let mut apic_page = match churn {
+            Churn::Pages | Churn::ApicPage => ApicPage::find()?,
+            _ => None,
+        };
+        if churn == Churn::ApicPage && apic_page.is_none() {
+            return Err(TargetError::Harness(
+                "`disturb` with `apic-page`: KVM has put no APIC-access page into this process".into(),
+            ));
+        }
+        // Once before anything else happens, however few chances the thread gets.
+        disturb(churn, &scene, &mut apic_page, 0)?;
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let body = move || {
-            let mut round = 0_u32;
+            let mut round = 1_u32;
             while !until.load(Ordering::Acquire) {
-                disturb(churn, &scene, round)?;
-                round = round.wrapping_add(1);
                 // Leaves the guest room to get on between two disturbances, with no fixed beat.
-                std::thread::sleep(Duration::from_micros(u64::from(20 + round * 37 % 180)));
+                std::thread::sleep(Duration::from_micros(u64::from(20 + round.wrapping_mul(37) % 180)));
+                disturb(churn, &scene, &mut apic_page, round)?;
+                round = round.wrapping_add(1);
             }
             Ok(())
         };
@@ -99,7 +110,13 @@ impl Drop for Disturbance {
     }
 }
 
-fn disturb(churn: Churn, scene: &Scene, round: u32) -> Result<(), TargetError> {
+fn disturb(
+    churn: Churn,
+    scene: &Scene,
+    apic_page: &mut Option<ApicPage>,
+    round: u32,
+) -> Result<(), TargetError> {
+    let mut move_apic_page = || apic_page.as_mut().map_or(Ok(()), |page| page.churn(round));
     let running = || scene.vcpus.iter().filter(|vcpu| vcpu.running.load(Ordering::Acquire));
     match churn {
         Churn::Migrate => {
@@ -116,8 +133,9 @@ fn disturb(churn: Churn, scene: &Scene, round: u32) -> Result<(), TargetError> {
         }
         Churn::Pages => {
             read(&scene.memory)?.drop_pages()?;
-            apic_page::churn();
+            move_apic_page()?;
         }
+        Churn::ApicPage => move_apic_page()?,
         Churn::Kick => {
             for vcpu in running() {
                 // As above.

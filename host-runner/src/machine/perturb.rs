@@ -49,10 +49,18 @@ impl Machine<'_> {
     }
 
     fn storm(&mut self, churn: Churn) -> Result<(), TargetError> {
-        let scene =
-            Scene { vm: Arc::clone(&self.vm), memory: Arc::clone(&self.memory), vcpus: self.vcpus.clone() };
-        self.storms.push(Disturbance::start(churn, scene)?);
+        self.storms.push(Disturbance::start(churn, self.scene())?);
         Ok(())
+    }
+
+    /// What a disturbance may touch.
+    pub(super) fn scene(&self) -> Scene {
+        Scene {
+            vm: Arc::clone(&self.vm),
+            memory: Arc::clone(&self.memory),
+            vcpus: self.vcpus.clone(),
+            msr_filter: self.msr_filter.clone().unwrap_or_default(),
+        }
     }
 
     fn calm(&mut self) -> Result<(), TargetError> {

@@ -128,6 +128,7 @@ impl Machine<'_> {
     /// A new VM takes the place of this one.
     fn settle(&mut self, saved: &Saved) -> Result<(), TargetError> {
         let vm = new_vm(self.host, self.spec)?;
+        build::filter_msrs(&vm, self.msr_filter.as_ref())?;
         if self.bystanders {
             build::bystanders(&vm)?;
         }

@@ -109,8 +109,8 @@ impl Point<'_> {
 
 fn make(vary: Vary) -> Box<dyn Variation> {
     match vary {
-        Vary::SaveRestore => Box::new(relocate::Relocate(Perturb::SaveRestore)),
-        Vary::LiveMigration => Box::new(relocate::Relocate(Perturb::LiveMigration)),
+        Vary::SaveRestore => Box::new(relocate::Relocate::here()),
+        Vary::LiveMigration => Box::new(relocate::Relocate::live()),
         Vary::Kick => Box::new(kick::Kick),
         Vary::Migrate => Box::new(migrate::Migrate),
         Vary::Threads => Box::new(threads::Threads),

@@ -5,7 +5,23 @@ use crate::case::{Action, Case};
 use crate::play::{Perturb, TargetError};
 
 /// A new VM before each run; in another process before a few of them.
-pub(super) struct Relocate(pub(super) Perturb);
+pub(super) struct Relocate {
+    how: Perturb,
+    /// How often it may still happen.
+    left: u32,
+}
+
+impl Relocate {
+    /// Always, in this process.
+    pub(super) fn here() -> Self {
+        Self { how: Perturb::SaveRestore, left: u32::MAX }
+    }
+
+    /// Into another process: each that the guest has left waits for those that follow it, so only a few times.
+    pub(super) fn live() -> Self {
+        Self { how: Perturb::LiveMigration, left: 8 }
+    }
+}
 
 impl Variation for Relocate {
     fn conflict(&self, case: &Case) -> Option<&'static str> {
@@ -28,11 +44,11 @@ impl Variation for Relocate {
     }
 
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
-        // A process is left waiting for each that follows it.
-        let chance = if self.0 == Perturb::LiveMigration { 0.2 } else { 1.0 };
-        match point.acts(chance) {
-            Some(_) => point.perturb(self.0),
-            None => Ok(()),
+        let chance = if self.how == Perturb::LiveMigration { 0.2 } else { 1.0 };
+        if self.left > 0 && point.acts(chance).is_some() {
+            self.left -= 1;
+            point.perturb(self.how)?;
         }
+        Ok(())
     }
 }

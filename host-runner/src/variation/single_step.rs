@@ -2,7 +2,7 @@
 //!
 //! The stops are compared with the code: with interrupts off, behind an instruction that can neither jump nor fault nor
 //! exit, the next stop is at the one that follows it. Anything else is left to the steps, which must see the same
-//! trace as ever. The handler of an exception may run without stops, as its delivery clears TF.
+//! trace as ever. The handler of an exception may run without stops up to an exit, as its delivery clears TF.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
@@ -54,6 +54,8 @@ impl Variation for SingleStep {
                 observed: format!("one at {pc:#x}"),
             });
         }
+        // As debuggers do: TF is gone where an exception or interrupt has been taken.
+        target.perturb(Perturb::SingleStep(true))?;
         self.before = predictable(*pc, cpu, target)?;
         Ok(Whose::Mine)
     }

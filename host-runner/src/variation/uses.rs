@@ -59,6 +59,7 @@ fn meets_running(action: &Action) -> bool {
         Action::Msi { when, .. }
         | Action::IrqLine { when, .. }
         | Action::Signal { when, .. }
+        | Action::MsrFilter { when, .. }
         | Action::SlotCreate { when, .. }
         | Action::SlotDelete { when, .. } => *when == Delivery::Running,
         _ => false,
@@ -86,6 +87,12 @@ pub(super) fn dirty_logging(case: &Case) -> bool {
 /// Whether the case creates, deletes or moves memslots.
 pub(super) fn memslots(case: &Case) -> bool {
     acts(case, |action| {
-        matches!(action, Action::SlotCreate { .. } | Action::SlotDelete { .. } | Action::SlotMove { .. })
+        matches!(
+            action,
+            Action::SlotCreate { .. }
+                | Action::SlotDelete { .. }
+                | Action::SlotMove { .. }
+                | Action::SlotChange { .. }
+        )
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::bank::{Bank, BankState, RunFields};
 use crate::case::{
-    Access, Action, BankExpect, BankSet, Expect, Expr, GuestStep, Irqchip, MachineSpec, SlotSpec, What,
+    Access, Action, BankExpect, BankSet, Churn, Expect, Expr, GuestStep, Irqchip, MachineSpec, SlotSpec, What,
 };
 use crate::manifest::check::exit;
 use crate::manifest::check::machine::{PAGE, VCPUS, in_ram, msr_ranges, range};
@@ -80,7 +80,10 @@ pub(super) fn check(written: &Written, draft: &Draft, notes: &mut Notes) {
             numbers_to_see(check, spans, notes);
         }
         What::Keep(_, kept) => bank(*kept, "keep", machine, spans, notes),
-        What::Do(act) => action(act, machine, spans, notes),
+        What::Do(act) => {
+            action(act, machine, spans, notes);
+            apic_page(act, draft, spans, notes);
+        }
         What::Repeat(times, _) => times_in_bounds("repeat", u64::from(*times), MAX_TIMES, spans, notes),
     }
     written.inner.iter().for_each(|inner| check(inner, draft, notes));
@@ -299,7 +302,23 @@ fn interrupts(action: &Action, machine: &MachineSpec, spans: &Spans, notes: &mut
                 .add(span, format!("{ioctl} needs an in-kernel irqchip"))
                 .help("give the case machine = { irqchip = \"kernel\" }, or use do = \"interrupt\"");
         }
+        (Action::Disturb { with }, Irqchip::None) if with.contains(&Churn::ApicPage) => {
+            notes
+                .add(spans.value("with"), "without a local APIC in the kernel there is no APIC-access page")
+                .help("give the case machine = { irqchip = \"kernel\" } or \"split\"");
+        }
         _ => {}
+    }
+}
+
+/// Only kvm_intel's flexpriority makes an APIC-access page that could move.
+fn apic_page(action: &Action, draft: &Draft, spans: &Spans, notes: &mut Notes) {
+    let wants = matches!(action, Action::Disturb { with } if with.contains(&Churn::ApicPage));
+    let setting = draft.case.requires.params.get("kvm_intel.flexpriority");
+    if wants && setting.is_none_or(|value| value != "Y") {
+        notes
+            .add(spans.value("with"), "not every host has an APIC-access page to move")
+            .help("give the case requires = { params = { \"kvm_intel.flexpriority\" = \"Y\" } }");
     }
 }
 

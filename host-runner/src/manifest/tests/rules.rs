@@ -242,6 +242,18 @@ fn msr_ranges() {
 }
 
 #[test]
+fn the_apic_access_page_can_only_move_where_there_is_one() {
+    let requires = "requires = { params = { \"kvm_intel.flexpriority\" = \"Y\" } }";
+    let irqchip = "machine = { irqchip = \"kernel\" }";
+    let steps = |caret: &str| format!("{{ do = \"disturb\", with = {caret}[\"apic-page\"] }}, {DONE}");
+    fine(&format!("{requires}\n{irqchip}"), &steps(""));
+    bad_case(requires, &steps("^"), &["there is no APIC-access page", "irqchip"]);
+    bad_case(irqchip, &steps("^"), &["not every host", "kvm_intel.flexpriority"]);
+    let off = requires.replace("\"Y\"", "\"N\"");
+    bad_case(&format!("{off}\n{irqchip}"), &steps("^"), &["not every host"]);
+}
+
+#[test]
 fn slots_in_actions() {
     let with = |step: &str, words: &[&str]| {
         let slots = "{ name = \"plain\", gpa = 0x1000000, pages = 2 }, { name = \"rom\", gpa = 0x2000000, pages = 1, read-only = true, log-dirty = true }";
