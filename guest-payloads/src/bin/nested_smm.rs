@@ -62,7 +62,7 @@ guest::scenario! {
         smm::install(&tell);
         let mut l2 = prepared(knock);
         run(&mut l2);
-        value("rax", l2.vmcb().get(field::RAX));
+        value("rax", l2.regs.rax);
         let regs = [l2.regs.rbx, l2.regs.rcx, l2.regs.rdx, l2.regs.rsi, l2.regs.rdi, l2.regs.rbp, l2.regs.r8];
         for (name, register) in ["rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8"].into_iter().zip(regs) {
             value(name, register);

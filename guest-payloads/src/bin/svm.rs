@@ -134,7 +134,7 @@ fn tell_with_info(exit: Exit) {
 fn run_for_rax(code: extern "C" fn()) {
     let mut l2 = L2::of_case(code);
     l2.run().tell();
-    value("rax", l2.vmcb().get(field::RAX));
+    value("rax", l2.regs.rax);
 }
 
 /// The virtual address of guest-physical `gpa`.
@@ -192,7 +192,7 @@ guest::scenario! {
         let mut l2 = L2::of_case(ins_byte);
         l2.intercept_port(0x61, false);
         l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
+        value("rax", l2.regs.rax);
     }
 
     /// IN that exits, is made good by L1, and goes on.
@@ -200,10 +200,10 @@ guest::scenario! {
         let mut l2 = L2::of_case(in_byte);
         let exit = l2.run();
         tell_with_info(exit);
-        l2.vmcb().set(field::RAX, 0x77);
+        l2.regs.rax = 0x77;
         l2.vmcb().set(field::RIP, exit.info2);
         l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
+        value("rax", l2.regs.rax);
     }
 
     /// Asks for a reset by port 0xcf9.
@@ -218,7 +218,7 @@ guest::scenario! {
         let mut l2 = L2::of_case(load);
         l2.regs.rbx = at(0xfe00_0000);
         l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
+        value("rax", l2.regs.rax);
     }
 
     /// Writes a device's memory.
@@ -272,7 +272,7 @@ guest::scenario! {
         l2.regs.rbx = at(SPARE + 0x40);
         l2.change_nested(SPARE, |_| arg("to").unwrap_or(0) | 7);
         l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
+        value("rax", l2.regs.rax);
     }
 
     /// Loads twice from a page that L1 leads elsewhere in between, with a flush of L2's TLB.
@@ -286,7 +286,7 @@ guest::scenario! {
             l2.go(load);
             l2.regs.rbx = at(SPARE);
             l2.run().tell();
-            value("rax", l2.vmcb().get(field::RAX));
+            value("rax", l2.regs.rax);
         }
     }
 
@@ -302,7 +302,7 @@ guest::scenario! {
             l2.go(load);
             l2.regs.rbx = at(SPARE);
             guest::check_eq!(l2.run().code, exit::VMMCALL);
-            guest::check_eq!(l2.vmcb().get(field::RAX), round);
+            guest::check_eq!(l2.regs.rax, round);
         }
     }
 
@@ -397,7 +397,7 @@ guest::scenario! {
     /// Executes an SVM instruction with RAX = `rax` in L2.
     fn in_l2_with_rax() {
         let mut l2 = L2::of_case(instruction(arg("instruction").unwrap_or(0)));
-        l2.vmcb().set(field::RAX, arg("rax").unwrap_or(SPARE));
+        l2.regs.rax = arg("rax").unwrap_or(SPARE);
         guest::check!(control::write_msr(0xc000_0082, 0x1111).is_ok());
         l2.vmcb().set(field::LSTAR, 0x2222);
         svm::call_with_rax(vmsave, SPARE);
@@ -416,9 +416,9 @@ guest::scenario! {
         let mut l2 = L2::of_case(rdtsc);
         l2.vmcb().set(field::TSC_OFFSET, FAR);
         l2.run().tell();
-        value("in l2", (l2.vmcb().get(field::RAX) >= FAR).into());
+        value("in l2", (l2.regs.rax >= FAR).into());
         let mut again = L2::of_case(rdtsc);
         again.run().tell();
-        value("without", (again.vmcb().get(field::RAX) >= FAR).into());
+        value("without", (again.regs.rax >= FAR).into());
     }
 }

@@ -102,8 +102,9 @@ guest::scenario! {
         value("idt limit", vmcb.get(field::limit(field::IDTR)));
         value("gdt limit", vmcb.get(field::limit(field::GDTR)));
         value("rflags", vmcb.get(field::RFLAGS));
-        value("rax", vmcb.get(field::RAX));
-        value("rsp", vmcb.get(field::RSP));
+        let rsp = vmcb.get(field::RSP);
+        value("rax", l2.regs.rax);
+        value("rsp", rsp);
         value("rbx", l2.regs.rbx);
         value("rdi", l2.regs.rdi);
         value("r15", l2.regs.r15);
