@@ -335,7 +335,9 @@ guest::scenario! {
                 vmx.vmcs().set(guest::vmx::field::rights(guest::vmx::field::CS), 0xe09b);
             }
         }
-        l2.run().tell();
+        let exit = l2.run();
+        exit.tell();
+        value("code", exit.code);
         let mut sound = L2::of_case(hlt_code);
         sound.intercept(Intercept::Hlt);
         sound.run().tell();
