@@ -24,15 +24,17 @@ pub mod apic;
 pub mod arrivals;
 pub mod control;
 pub mod entry;
-mod event;
+pub mod event;
 pub mod fault;
 pub mod label;
 #[cfg(feature = "guest")]
 mod memory;
 pub mod mmio;
+pub mod nested;
 mod page;
 pub mod paging;
 pub mod pio;
+pub mod registers;
 pub mod report;
 pub mod ring3;
 pub mod smm;

@@ -17,6 +17,7 @@ use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
 use crate::page::{PAGE, Page, Pages};
+use crate::registers::Registers;
 use crate::tables::{GDT_POINTER, IDT_POINTER, KERNEL_CS, KERNEL_DS};
 use crate::{Fault, arg, control, entry, fault, report};
 use pages::{IOPM, MSRPM};
@@ -36,27 +37,6 @@ static HSAVE: Page = Page::new();
 /// What VMSAVE keeps of L1.
 static HOST: Page = Page::new();
 static STACK: Pages<{ 4 * PAGE }> = Pages::new();
-
-/// L2's general registers but RAX and RSP, which the VMCB holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C)]
-#[expect(missing_docs, reason = "register names")]
-pub struct Registers {
-    pub rbx: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rbp: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
-    pub r11: u64,
-    pub r12: u64,
-    pub r13: u64,
-    pub r14: u64,
-    pub r15: u64,
-}
 
 /// A #VMEXIT, from the VMCB. Which of the fields mean something depends on the code (APM vol. 2, appendix C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +78,7 @@ pub fn disable() -> Result<(), Fault> {
 #[derive(Debug)]
 pub struct L2 {
     vmcb: Vmcb,
-    /// L2's general registers, in and out.
+    /// L2's general registers, in and out; RAX goes by the VMCB.
     pub regs: Registers,
     /// L1's IF while L2 runs: what admits interrupts with virtual interrupt masking.
     pub host_interrupts: bool,
@@ -208,9 +188,11 @@ impl L2 {
     /// As [`run`](L2::run), but GIF is left as #VMEXIT leaves it.
     pub fn run_and_stay_closed(&mut self) -> Exit {
         let catching = fault::swap_catching(self.catching);
+        self.vmcb.set(field::RAX, self.regs.rax);
         // SAFETY: the pages exist; L2 does what its code does, which the scenario answers for.
         unsafe { enter(&raw mut self.regs, self.vmcb.address(), HOST.address(), self.host_interrupts) };
         self.catching = fault::swap_catching(catching);
+        self.regs.rax = self.vmcb.get(field::RAX);
         self.vmcb.set(field::TLB_CONTROL, 0);
         Exit {
             code: self.vmcb.get(field::EXITCODE),
@@ -273,7 +255,7 @@ pub fn call_with_rax(code: extern "C" fn(), rax: u64) {
 
 /// Where L2's function returns to.
 #[unsafe(naked)]
-extern "C" fn returned() {
+pub(crate) extern "C" fn returned() {
     naked_asm!(crate::label!("l2_returned"), "2:", "vmmcall", "jmp 2b")
 }
 

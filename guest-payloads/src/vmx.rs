@@ -20,9 +20,10 @@ mod vmcs;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::page::{PAGE, Page, Pages};
+use crate::registers::Registers;
 use crate::{Fault, control, fault};
-pub use entry::Registers;
-use entry::{enter, returned};
+use entry::enter;
+pub(crate) use entry::returned;
 pub use instructions::{Fail, vmclear, vmptrld, vmptrst, vmread, vmwrite, vmxoff, vmxon};
 pub use names::{Field, controls, event, exit, field};
 pub use pages::{invept, invvpid};

@@ -12,34 +12,20 @@ use guest::{arg, catch, code, control};
 
 code! {
     /// What one intercept is about, each.
-    cpuid: guest::label!("cpuid_here"), "cpuid", "ret";
-    rdtsc: guest::label!("rdtsc_here"), "rdtsc", "shl rdx, 32", "or rax, rdx", "ret";
     hlt: guest::label!("hlt_here"), "hlt", "ret";
-    pause: guest::label!("pause_here"), "pause", "ret";
-    invlpg: guest::label!("invlpg_here"), "invlpg [rsp]", "ret";
     invlpga: "xor ecx, ecx", "mov rax, rsp", guest::label!("invlpga_here"), "invlpga rax, ecx", "ret";
-    wbinvd: guest::label!("wbinvd_here"), "wbinvd", "ret";
     pushf: guest::label!("pushf_here"), "pushfq", "pop rax", "ret";
     vmrun: guest::label!("l2_vmrun_here"), "vmrun rax", "ret";
     vmload: guest::label!("vmload_here"), "vmload rax", "ret";
     vmsave: guest::label!("vmsave_here"), "vmsave rax", "ret";
     stgi: guest::label!("stgi_here"), "stgi", "ret";
     clgi: guest::label!("clgi_here"), "clgi", "ret";
-    read_cr3: guest::label!("read_cr3_here"), "mov rax, cr3", "ret";
-    write_cr3: guest::label!("write_cr3_here"), "mov cr3, rbx", "ret";
     write_cr4: "mov rax, cr4", guest::label!("write_cr4_here"), "mov cr4, rax", "ret";
-    write_cr8: "mov eax, 5", guest::label!("write_cr8_here"), "mov cr8, rax", "ret";
-    write_dr7: "mov eax, 0x400", guest::label!("write_dr7_here"), "mov dr7, rax", "ret";
     int_n: guest::label!("int_here"), "int 0x41", "ret";
     ud2: guest::label!("ud2_here"), "ud2";
     popf: "push 2", guest::label!("popf_here"), "popfq", "ret";
-    invd: guest::label!("invd_here"), "invd", "ret";
-    sidt: guest::label!("sidt_here"), "sidt [rsp - 16]", "ret";
     lgdt: "sgdt [rsp - 16]", guest::label!("lgdt_here"), "lgdt [rsp - 16]", "ret";
-    str: guest::label!("str_here"), "str eax", "ret";
     read_cr0: guest::label!("read_cr0_here"), "mov rax, cr0", "ret";
-    read_dr0: guest::label!("read_dr0_here"), "mov rax, dr0", "ret";
-    rdtscp: guest::label!("rdtscp_here"), "rdtscp", "ret";
     iret: "mov rax, rsp", "push 0x10", "push rax", "pushfq", "push 8", "lea rax, [rip + behind_iret]", "push rax",
         guest::label!("iret_here"), "iretq", guest::label!("behind_iret"), "ret";
 
@@ -50,24 +36,11 @@ code! {
     /// Single accesses of ports.
     out_byte: "mov eax, 0xabcdef5a", "mov edx, 0x80", guest::label!("out_here"), "out dx, al",
         guest::label!("behind_out"), "nop", "ret";
-    out_word: "mov eax, 0x1234", "mov edx, 0x7f", guest::label!("out_word_here"), "out dx, ax", "ret";
-    in_byte: "mov rax, -1", guest::label!("in_here"), "in al, 0x61", "ret";
-    ins_byte: "mov edx, 0x61", "lea rdi, [rsp - 64]", "mov qword ptr [rdi], 0", guest::label!("ins_here"), "insb",
-        "mov rax, [rsp - 64]", "ret";
     outs_byte: "mov edx, 0x80", "mov rsi, rsp", guest::label!("outs_here"), "outsb", "ret";
 
     /// Single accesses of memory at RBX.
     load: guest::label!("load_here"), "mov eax, [rbx]", "ret";
     store: "mov eax, 0x12345678", guest::label!("store_here"), "mov [rbx], eax", "ret";
-    jump: "jmp rbx";
-
-    /// Single accesses of the MSR in ECX.
-    rdmsr: guest::label!("rdmsr_here"), "rdmsr", "shl rdx, 32", "or rax, rdx", "ret";
-    wrmsr: "mov eax, 0x1000", "xor edx, edx", guest::label!("wrmsr_here"), "wrmsr", "ret";
-
-    /// Reset by port, with what a second life finds.
-    reset: "mov eax, 6", "mov edx, 0xcf9", guest::label!("reset_here"), "out dx, al", "ret",
-        guest::label!("second_life"), "mov eax, 1", "cpuid", guest::label!("second_hlt"), "hlt";
 }
 
 /// SVM's instructions at CPL 3; the #UD behind them says that they did nothing.
@@ -92,34 +65,20 @@ extern "C" fn user_stgi() {
 /// The instruction of an intercept.
 fn instruction(code: u64) -> extern "C" fn() {
     match code {
-        exit::CPUID => cpuid,
-        exit::RDTSC => rdtsc,
         exit::HLT => hlt,
-        exit::PAUSE => pause,
-        exit::INVLPG => invlpg,
         exit::INVLPGA => invlpga,
-        exit::WBINVD => wbinvd,
         exit::PUSHF => pushf,
         exit::VMRUN => vmrun,
         exit::VMLOAD => vmload,
         exit::VMSAVE => vmsave,
         exit::STGI => stgi,
         exit::CLGI => clgi,
-        exit::READ_CR3 => read_cr3,
-        exit::WRITE_CR3 => write_cr3,
         exit::WRITE_CR4 => write_cr4,
-        exit::WRITE_CR8 => write_cr8,
-        exit::WRITE_DR7 => write_dr7,
         exit::SOFTWARE_INTERRUPT => int_n,
         exit::IRET => iret,
         exit::POPF => popf,
-        exit::INVD => invd,
-        exit::IDTR_READ => sidt,
         exit::GDTR_WRITE => lgdt,
-        exit::TR_READ => str,
         exit::READ_CR0 => read_cr0,
-        exit::READ_DR0 => read_dr0,
-        exit::RDTSCP => rdtscp,
         _ => ud2,
     }
 }
@@ -128,13 +87,6 @@ fn tell_with_info(exit: Exit) {
     exit.tell();
     value("info1", exit.info1);
     value("info2", exit.info2);
-}
-
-/// Runs `code`, tells the exit and L2's RAX.
-fn run_for_rax(code: extern "C" fn()) {
-    let mut l2 = L2::of_case(code);
-    l2.run().tell();
-    value("rax", l2.vmcb().get(field::RAX));
 }
 
 /// The virtual address of guest-physical `gpa`.
@@ -172,60 +124,9 @@ guest::scenario! {
         tell_with_info(L2::of_case(out_byte).run());
     }
 
-    /// OUT of a word to ports 0x7f and 0x80.
-    fn out_to_two_ports() {
-        tell_with_info(L2::of_case(out_word).run());
-    }
-
     /// OUTSB to port 0x80.
     fn outs_to_port() {
         tell_with_info(L2::of_case(outs_byte).run());
-    }
-
-    /// IN from port 0x61.
-    fn in_from_port() {
-        run_for_rax(in_byte);
-    }
-
-    /// INSB from port 0x61, with the I/O permission map in force but empty.
-    fn ins_from_port() {
-        let mut l2 = L2::of_case(ins_byte);
-        l2.intercept_port(0x61, false);
-        l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
-    }
-
-    /// IN that exits, is made good by L1, and goes on.
-    fn in_emulated() {
-        let mut l2 = L2::of_case(in_byte);
-        let exit = l2.run();
-        tell_with_info(exit);
-        l2.vmcb().set(field::RAX, 0x77);
-        l2.vmcb().set(field::RIP, exit.info2);
-        l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
-    }
-
-    /// Asks for a reset by port 0xcf9.
-    fn reset_by_port() {
-        let mut l2 = L2::of_case(reset);
-        l2.vmcb().intercept(exit::HLT);
-        l2.run().tell();
-    }
-
-    /// Reads a device's memory.
-    fn load_from_device() {
-        let mut l2 = L2::of_case(load);
-        l2.regs.rbx = at(0xfe00_0000);
-        l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
-    }
-
-    /// Writes a device's memory.
-    fn store_to_device() {
-        let mut l2 = L2::of_case(store);
-        l2.regs.rbx = at(0xfe00_0000);
-        l2.run().tell();
     }
 
     /// Loads from (or, with `write`, stores to) a page whose nested entry has the flags `flags`; then L1 repairs the
@@ -238,89 +139,6 @@ guest::scenario! {
         tell_with_info(l2.run());
         l2.change_nested(SPARE, |_| SPARE | 7);
         l2.run().tell();
-    }
-
-    /// Jumps to a page whose nested entry forbids execution.
-    fn nested_no_execute() {
-        let mut l2 = L2::of_case(jump);
-        l2.nest_pages();
-        let target = hlt as *const () as u64;
-        l2.regs.rbx = target;
-        l2.change_nested(target, |entry| entry | 1 << 63);
-        let exit = l2.run();
-        value("exit", exit.code);
-        value("info1", exit.info1);
-        guest::check_eq!(exit.info2 & !0xfff, target & !0xfff);
-    }
-
-    /// Runs with its root page table absent in the nested tables.
-    fn nested_table_absent() {
-        let mut l2 = L2::of_case(hlt);
-        l2.nest_pages();
-        let root = guest::entry::page_tables();
-        l2.change_nested(root, |_| 0);
-        let exit = l2.run();
-        value("exit", exit.code);
-        value("info1", exit.info1);
-        guest::check_eq!(exit.info2 & !0xfff, root);
-    }
-
-    /// Loads from a page that the nested tables lead to another: `to`.
-    fn nested_elsewhere() {
-        let mut l2 = L2::of_case(load);
-        l2.nest_pages();
-        l2.regs.rbx = at(SPARE + 0x40);
-        l2.change_nested(SPARE, |_| arg("to").unwrap_or(0) | 7);
-        l2.run().tell();
-        value("rax", l2.vmcb().get(field::RAX));
-    }
-
-    /// Loads twice from a page that L1 leads elsewhere in between, with a flush of L2's TLB.
-    fn nested_remapped() {
-        let mut l2 = L2::of_case(load);
-        l2.nest_pages();
-        for (page, number) in [(SPARE, 0x1111), (SPARE + 0x1000, 0x2222)] {
-            // SAFETY: spare RAM.
-            unsafe { guest::mmio::write32(at(page), number) };
-            l2.change_nested(SPARE, |_| page | 7);
-            l2.go(load);
-            l2.regs.rbx = at(SPARE);
-            l2.run().tell();
-            value("rax", l2.vmcb().get(field::RAX));
-        }
-    }
-
-    /// Loads what L1 has stored right before, again and again, by turns from two pages that L1 puts in one place.
-    fn nested_churn() {
-        let mut l2 = L2::of_case(load);
-        l2.nest_pages();
-        for round in 0..1000 {
-            let page = SPARE + (round & 1) * 0x1000;
-            // SAFETY: spare RAM.
-            unsafe { guest::mmio::write32(at(page), round as u32) };
-            l2.change_nested(SPARE, |_| page | 7);
-            l2.go(load);
-            l2.regs.rbx = at(SPARE);
-            guest::check_eq!(l2.run().code, exit::VMMCALL);
-            guest::check_eq!(l2.vmcb().get(field::RAX), round);
-        }
-    }
-
-    /// Reads the MSR `msr`, then writes it; `read` and `write` say which of it L1 intercepts.
-    fn msr() {
-        let msr = arg("msr").unwrap_or(0) as u32;
-        let mut l2 = L2::of_case(rdmsr);
-        l2.intercept_msr(msr, arg("read").is_some(), arg("write").is_some());
-        for code in [rdmsr, wrmsr] {
-            l2.go(code);
-            l2.regs.rcx = msr.into();
-            let exit = l2.run();
-            exit.tell();
-            if exit.code == exit::MSR {
-                value("info1", exit.info1);
-            }
-        }
-        value("lstar", l2.vmcb().get(field::LSTAR));
     }
 
     /// VMRUN with one field of the VMCB changed, then without: arguments by field names hold the bits to flip.
@@ -397,7 +215,7 @@ guest::scenario! {
     /// Executes an SVM instruction with RAX = `rax` in L2.
     fn in_l2_with_rax() {
         let mut l2 = L2::of_case(instruction(arg("instruction").unwrap_or(0)));
-        l2.vmcb().set(field::RAX, arg("rax").unwrap_or(SPARE));
+        l2.regs.rax = arg("rax").unwrap_or(SPARE);
         guest::check!(control::write_msr(0xc000_0082, 0x1111).is_ok());
         l2.vmcb().set(field::LSTAR, 0x2222);
         svm::call_with_rax(vmsave, SPARE);
@@ -410,15 +228,4 @@ guest::scenario! {
         value("lstar in l1", control::read_msr(0xc000_0082).unwrap_or(0));
     }
 
-    /// Reads the TSC in L2, whose offset is far in the future.
-    fn tsc_offset() {
-        const FAR: u64 = 1 << 50;
-        let mut l2 = L2::of_case(rdtsc);
-        l2.vmcb().set(field::TSC_OFFSET, FAR);
-        l2.run().tell();
-        value("in l2", (l2.vmcb().get(field::RAX) >= FAR).into());
-        let mut again = L2::of_case(rdtsc);
-        again.run().tell();
-        value("without", (again.vmcb().get(field::RAX) >= FAR).into());
-    }
 }

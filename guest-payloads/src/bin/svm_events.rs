@@ -11,7 +11,7 @@ use core::arch::asm;
 use guest::fault::Frame;
 use guest::report::value;
 use guest::svm::{self, L2, event, exit, field, int_ctl};
-use guest::tables::{IDT_POINTER, move_gate, remove_gate};
+use guest::tables::{move_gate, remove_gate};
 use guest::{apic, arg, arrivals, catch, code, handle};
 
 code! {
@@ -162,34 +162,6 @@ guest::scenario! {
         arrivals::tell();
         value("error", arrivals::error());
         value("still valid", l2.vmcb().get(field::EVENTINJ) >> 31 & 1);
-    }
-
-    /// L1 injects an interrupt whose gate is not present.
-    fn inject_without_gate() {
-        let mut l2 = L2::of_case(two_nops);
-        remove_gate(0x41);
-        l2.vmcb().set(field::EVENTINJ, event::interrupt(0x41));
-        let exit = l2.run();
-        exit.tell();
-        value("info1", exit.info1);
-        value("interrupted", exit.int_info);
-    }
-
-    /// L1 injects an interrupt while its nested tables miss the IDT, repairs that, and injects again what was interrupted.
-    fn inject_without_idt() {
-        let mut l2 = L2::of_case(two_nops);
-        l2.nest_pages();
-        handle(0x41, Some(count));
-        let idt = IDT_POINTER.base & !0xfff;
-        l2.change_nested(idt, |entry| entry & !1);
-        l2.vmcb().set(field::EVENTINJ, event::interrupt(0x41));
-        let exit = l2.run();
-        exit.tell();
-        value("interrupted", exit.int_info);
-        l2.change_nested(idt, |entry| entry | 1);
-        l2.vmcb().set(field::EVENTINJ, exit.int_info);
-        l2.run().tell();
-        arrivals::tell();
     }
 
     /// The host acts while L2 stands at an OUT; L2's code is `code`. `masking`: V_INTR_MASKING; `host-if`: L1's IF.

@@ -12,15 +12,7 @@ use guest::{arg, code, control};
 
 code! {
     /// What one exit reason is about, each.
-    cpuid: guest::label!("cpuid_here"), "cpuid", "ret";
-    hlt: guest::label!("hlt_here"), "hlt", "ret";
-    invd: guest::label!("invd_here"), "invd", "ret";
     invlpg: guest::label!("invlpg_here"), "invlpg [rsp]", "ret";
-    rdpmc: "xor ecx, ecx", guest::label!("rdpmc_here"), "rdpmc", "ret";
-    rdtsc: guest::label!("rdtsc_here"), "rdtsc", "shl rdx, 32", "or rax, rdx", "ret";
-    rdtscp: guest::label!("rdtscp_here"), "rdtscp", "ret";
-    pause: guest::label!("pause_here"), "pause", "ret";
-    wbinvd: guest::label!("wbinvd_here"), "wbinvd", "ret";
     rdrand: guest::label!("rdrand_here"), "rdrand rax", "ret";
     rdseed: guest::label!("rdseed_here"), "rdseed rax", "ret";
     xsetbv: "xor ecx, ecx", "xor edx, edx", "mov eax, 1", guest::label!("xsetbv_here"), "xsetbv", "ret";
@@ -75,24 +67,11 @@ code! {
     /// Single accesses of the MSR in ECX.
     rdmsr: guest::label!("rdmsr_here"), "rdmsr", "shl rdx, 32", "or rax, rdx", "ret";
     wrmsr: "mov eax, 0x1000", "xor edx, edx", guest::label!("wrmsr_here"), "wrmsr", "ret";
-
-    /// Reset by port, with what a second life finds.
-    reset: "mov eax, 6", "mov edx, 0xcf9", guest::label!("reset_here"), "out dx, al", "ret",
-        guest::label!("second_life"), "mov eax, 1", "cpuid", guest::label!("second_hlt"), "hlt";
 }
 
 /// The instruction of an exit reason.
 fn instruction(reason: u64) -> extern "C" fn() {
     match reason {
-        exit::CPUID => cpuid,
-        exit::HLT => hlt,
-        exit::INVD => invd,
-        exit::INVLPG => invlpg,
-        exit::RDPMC => rdpmc,
-        exit::RDTSC => rdtsc,
-        exit::RDTSCP => rdtscp,
-        exit::PAUSE => pause,
-        exit::WBINVD => wbinvd,
         exit::RDRAND => rdrand,
         exit::RDSEED => rdseed,
         exit::XSETBV => xsetbv,
@@ -202,17 +181,6 @@ guest::scenario! {
         tell(l2.run());
     }
 
-    /// CPUID, which L1 answers.
-    fn cpuid_answered() {
-        let mut l2 = prepared(cpuid);
-        let exit = l2.run();
-        tell_with_length(exit);
-        l2.regs.rax = 0x1234;
-        l2.skip(exit.length);
-        tell(l2.run());
-        value("rax", l2.regs.rax);
-    }
-
     /// INVLPG, whose address the qualification holds.
     fn invlpg_address() {
         let mut l2 = prepared(invlpg);
@@ -292,39 +260,6 @@ guest::scenario! {
         value("rax", l2.regs.rax);
     }
 
-    /// IN that exits, is made good by L1, and goes on.
-    fn in_emulated() {
-        let mut l2 = prepared(in_byte);
-        let exit = l2.run();
-        tell_with_qualification(exit);
-        l2.regs.rax = 0x77;
-        l2.skip(exit.length);
-        tell(l2.run());
-        value("rax", l2.regs.rax);
-    }
-
-    /// Asks for a reset by port 0xcf9.
-    fn reset_by_port() {
-        let mut l2 = prepared(reset);
-        l2.vmcs().intercept(exit::HLT);
-        tell(l2.run());
-    }
-
-    /// Reads a device's memory.
-    fn load_from_device() {
-        let mut l2 = prepared(load);
-        l2.regs.rbx = at(DEVICE);
-        tell(l2.run());
-        value("rax", l2.regs.rax);
-    }
-
-    /// Writes a device's memory.
-    fn store_to_device() {
-        let mut l2 = prepared(store);
-        l2.regs.rbx = at(DEVICE);
-        tell(l2.run());
-    }
-
     /// Loads from (or, with `write`, stores to) a page whose EPT entry is `entry` more than its address; then L1 repairs
     /// the entry, and L2 goes on.
     fn ept_fault() {
@@ -344,19 +279,6 @@ guest::scenario! {
         }
         l2.change_nested(SPARE, |_| SPARE | OPEN);
         tell(l2.run());
-    }
-
-    /// Jumps to a page whose EPT entry forbids execution.
-    fn ept_no_execute() {
-        let mut l2 = prepared(jump);
-        l2.nest_pages();
-        let target = hlt as *const () as u64;
-        l2.regs.rbx = target;
-        l2.change_nested(target, |entry| entry & !4);
-        let exit = l2.run();
-        value("exit", exit.reason);
-        value("qualification", exit.qualification);
-        guest::check_eq!(exit.physical & !0xfff, target & !0xfff);
     }
 
     /// Executes, and reads, a page whose EPT entry allows execution only.
@@ -379,28 +301,6 @@ guest::scenario! {
         let exit = l2.run();
         tell(exit);
         value("qualification", exit.qualification);
-    }
-
-    /// Runs with its root page table absent in EPT.
-    fn ept_table_absent() {
-        let mut l2 = prepared(hlt);
-        l2.nest_pages();
-        let root = control::read_cr3() & !0xfff;
-        l2.change_nested(root, |_| 0);
-        let exit = l2.run();
-        value("exit", exit.reason);
-        value("qualification", exit.qualification);
-        guest::check_eq!(exit.physical & !0xfff, root);
-    }
-
-    /// Loads from a page that EPT leads to another: `to`.
-    fn ept_elsewhere() {
-        let mut l2 = prepared(load);
-        l2.nest_pages();
-        l2.regs.rbx = at(SPARE + 0x40);
-        l2.change_nested(SPARE, |_| arg("to").unwrap_or(0) | OPEN);
-        tell(l2.run());
-        value("rax", l2.regs.rax);
     }
 
     /// Makes KVM emulate a load from a device, whose bytes in memory are OUT to port 0x80 by then: the TLB has another page.
@@ -479,19 +379,6 @@ guest::scenario! {
         value("lstar", control::read_msr(0xc000_0082).unwrap_or(0));
     }
 
-    /// Reads the TSC in L2, whose offset is far in the future.
-    fn tsc_offset() {
-        const FAR: u64 = 1 << 50;
-        let mut l2 = prepared(rdtsc);
-        l2.vmcs().control(controls::TSC_OFFSETTING, true);
-        l2.vmcs().set(field::TSC_OFFSET, FAR);
-        tell(l2.run());
-        value("in l2", (l2.regs.rax >= FAR).into());
-        l2.vmcs().control(controls::TSC_OFFSETTING, false);
-        l2.go(rdtsc);
-        tell(l2.run());
-        value("without", (l2.regs.rax >= FAR).into());
-    }
 }
 
 /// A page whose mapping scenarios change.

@@ -11,7 +11,7 @@ use core::arch::asm;
 
 use guest::fault::Frame;
 use guest::report::value;
-use guest::tables::{IDT_POINTER, remove_gate};
+use guest::tables::remove_gate;
 use guest::vmx::{Exit, L2, controls, event, exit, field};
 use guest::{apic, arg, arrivals, catch, code, control, handle, pio};
 
@@ -43,11 +43,9 @@ code! {
     out_then_halt: "out 0x80, al", "sti", "hlt", guest::label!("behind_hlt"), "nop", "cli", "ret";
     open_then_out: "sti", "nop", guest::label!("open_out_here"), "out 0x80, al", guest::label!("behind_open_out"), "nop",
         "nop", "cli", "ret";
-    open_window: "nop", "sti", guest::label!("window_shielded"), "nop", guest::label!("window"), "nop", "cli", "ret";
     shielded_cpuid: "sti", guest::label!("cpuid_here"), "cpuid", "cli", "ret";
     two_nops: guest::label!("first"), "nop", guest::label!("second"), "nop", "cli", "ret";
     spin: "sti", "2:", "pause", "jmp 2b";
-    halt: guest::label!("hlt_here"), "hlt", "ret";
     set_tpr: "mov eax, 5", "mov cr8, rax", "mov r9, cr8", "mov eax, 2", guest::label!("lower_tpr"), "mov cr8, rax",
         guest::label!("behind_lower_tpr"), "nop", "ret";
     load: guest::label!("load_here"), "mov eax, [rbx]", "ret";
@@ -226,24 +224,6 @@ guest::scenario! {
         }
     }
 
-    /// L1 injects an interrupt while EPT misses the IDT, repairs that, and injects again what was interrupted.
-    fn inject_without_idt() {
-        let mut l2 = prepared(two_nops);
-        l2.nest_pages();
-        handle(0x41, Some(count));
-        let idt = IDT_POINTER.base & !0xfff;
-        l2.change_nested(idt, |entry| entry & !7);
-        l2.vmcs().set(field::ENTRY_EVENT, event::interrupt(0x41));
-        l2.vmcs().set(field::RFLAGS, 0x202);
-        let exit = l2.run();
-        tell(exit);
-        value("vectoring", exit.vectoring);
-        l2.change_nested(idt, |entry| entry | 7);
-        l2.vmcs().set(field::ENTRY_EVENT, exit.vectoring);
-        tell(l2.run());
-        arrivals::tell();
-    }
-
     /// The host acts while L2 stands at an OUT; L2's code is `code`. Then L1 opens its interrupt window.
     fn host_event() {
         let mut l2 = prepared(match arg("code") {
@@ -320,21 +300,6 @@ guest::scenario! {
         tell(exit);
         value("activity", l2.vmcs().get(field::ACTIVITY));
         value("length", if exit.reason == exit::HLT { exit.length } else { 0 });
-    }
-
-    /// Interrupt-window exiting, with L2's IF clear, in the shadow of STI, or open from the start with `if`.
-    fn interrupt_window() {
-        let mut l2 = prepared(if arg("if").is_some() { two_nops } else { open_window });
-        // Once with L2's IF clear all along: a page that the host must map first is a case of its own.
-        l2.go(two_nops);
-        l2.run();
-        l2.go(if arg("if").is_some() { two_nops } else { open_window });
-        l2.vmcs().set(field::RFLAGS, 2 | arg("if").unwrap_or(0) << 9);
-        l2.vmcs().set(field::INTERRUPTIBILITY, arg("shadow").unwrap_or(0));
-        let exit = l2.run();
-        tell(exit);
-        l2.vmcs().pass(exit::INTERRUPT_WINDOW);
-        tell(l2.run());
     }
 
     /// NMI-window exiting, with virtual NMIs blocked until IRET, or not with `open`.
@@ -414,14 +379,6 @@ guest::scenario! {
             value("qualification", exit.qualification);
         }
         value("count", arrivals::counted());
-    }
-
-    /// Exits in the shadow of STI.
-    fn shadow_at_exit() {
-        let mut l2 = prepared(shielded_cpuid);
-        tell(l2.run());
-        value("interruptibility", l2.vmcs().get(field::INTERRUPTIBILITY));
-        value("if", l2.vmcs().get(field::RFLAGS) >> 9 & 1);
     }
 
     /// L2's CR8 with a TPR shadow and a threshold of 3: 5 passes, 2 exits.

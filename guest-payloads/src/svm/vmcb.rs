@@ -112,6 +112,7 @@ pub mod exit {
     pub const TR_READ: u64 = 0x69;
     pub const GDTR_WRITE: u64 = 0x6b;
     pub const RDTSC: u64 = 0x6e;
+    pub const RDPMC: u64 = 0x6f;
     pub const PUSHF: u64 = 0x70;
     pub const POPF: u64 = 0x71;
     pub const CPUID: u64 = 0x72;

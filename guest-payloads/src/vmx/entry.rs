@@ -5,28 +5,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 
 use super::field;
-
-/// L2's general registers but RSP, which the VMCS holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[repr(C)]
-#[expect(missing_docs, reason = "register names")]
-pub struct Registers {
-    pub rax: u64,
-    pub rbx: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub rbp: u64,
-    pub r8: u64,
-    pub r9: u64,
-    pub r10: u64,
-    pub r11: u64,
-    pub r12: u64,
-    pub r13: u64,
-    pub r14: u64,
-    pub r15: u64,
-}
+use crate::registers::Registers;
 
 /// Where a VM exit goes on in L1.
 pub(super) fn exit_address() -> u64 {
@@ -38,7 +17,7 @@ pub(super) fn exit_address() -> u64 {
 
 /// Where L2's function returns to.
 #[unsafe(naked)]
-pub(super) extern "C" fn returned() {
+pub(crate) extern "C" fn returned() {
     naked_asm!(crate::label!("vmx_returned"), "2:", "vmcall", "jmp 2b")
 }
 

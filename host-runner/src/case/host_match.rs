@@ -66,6 +66,12 @@ pub struct Requires {
     /// CPUID features as /proc/cpuinfo names them, that KVM must offer to guests: `x2apic`.
     #[serde(default)]
     pub cpuid: Vec<String>,
+    /// Nested virtualization: KVM offers SVM or VMX, whichever its backend uses, to guests.
+    #[serde(default)]
+    pub nested: bool,
+    /// The same, with nested paging or EPT for the guest's own guests.
+    #[serde(default)]
+    pub nested_paging: bool,
     /// One of these backends.
     #[serde(default)]
     pub vendor: Vec<Vendor>,

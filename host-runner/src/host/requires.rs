@@ -19,6 +19,9 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
     if let Some(reason) = other_setting(&requires.params, host) {
         return Some(reason);
     }
+    if let Some(reason) = no_nesting(requires, host) {
+        return Some(reason);
+    }
     if let Some(cpus) = requires.cpus.filter(|cpus| *cpus > host.cpus) {
         return Some(format!("needs {cpus} CPUs, and this process may use {}", host.cpus));
     }
@@ -29,6 +32,38 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
     }
     let feature = requires.cpuid.iter().find(|feature| !device.cpuid.contains(*feature))?;
     Some(format!("needs the CPU feature {feature}, which this KVM does not offer to guests"))
+}
+
+/// Why guests cannot have guests of their own here; `None` if they can, or need not.
+fn no_nesting(requires: &Requires, host: &HostFacts) -> Option<String> {
+    if !requires.nested && !requires.nested_paging {
+        return None;
+    }
+    // VMX tells of EPT by an MSR, which KVM derives from its own use of it; SVM tells of nested paging by CPUID.
+    let (extension, settings) = match host.vendor {
+        Vendor::Intel => ("vmx", ["kvm_intel.nested", "kvm_intel.ept"]),
+        Vendor::Amd => ("svm", ["kvm_amd.nested", "kvm_amd.npt"]),
+        Vendor::Software => {
+            return Some(format!("needs nested virtualization, which {} does not have", host.backend));
+        }
+    };
+    let wanted = if requires.nested_paging { &settings[..] } else { &settings[..1] };
+    let off = |name: &&&str| host.params.get(**name).is_some_and(|here| same_setting(here, "N"));
+    if let Some(name) = wanted.iter().find(off) {
+        let here = &host.params[*name];
+        return Some(format!("needs nested virtualization{}, and {name} is {here}", with_paging(requires)));
+    }
+    let cpuid = &host.device.as_ref()?.cpuid;
+    let npt = requires.nested_paging && host.vendor == Vendor::Amd && !cpuid.contains("npt");
+    let absent = if cpuid.contains(extension) { npt.then_some("npt")? } else { extension };
+    Some(format!(
+        "needs nested virtualization{}, and this KVM does not offer {absent} to guests",
+        with_paging(requires)
+    ))
+}
+
+fn with_paging(requires: &Requires) -> &'static str {
+    if requires.nested_paging { " with nested paging" } else { "" }
 }
 
 /// Which module parameter is not as wanted; `None` if all are.
@@ -85,7 +120,7 @@ mod tests {
             cpus: 2,
             device: Some(DeviceFacts {
                 caps: ["x86-smm".to_owned()].into(),
-                cpuid: ["x2apic".to_owned()].into(),
+                cpuid: ["x2apic".to_owned(), "vmx".to_owned()].into(),
             }),
         }
     }
@@ -99,6 +134,8 @@ mod tests {
         let all = Requires {
             caps: vec!["x86-smm".into()],
             cpuid: vec!["x2apic".into()],
+            nested: true,
+            nested_paging: true,
             vendor: vec![Vendor::Amd, Vendor::Intel],
             pio: Some(Pio::Fast),
             params: BTreeMap::from([("kvm_intel.ept".into(), "1".into())]),
@@ -126,6 +163,45 @@ mod tests {
         says(param("kvm_intel.ept", "N"), &["kvm_intel.ept=N", "is Y"]);
         says(param("kvm_amd.npt", "Y"), &["no such module parameter"]);
         says(Requires { cpus: Some(3), ..none() }, &["3 CPUs", "use 2"]);
+    }
+
+    #[test]
+    fn nesting_is_the_extension_of_the_backend_as_its_module_is_set() {
+        let nested = Requires { nested: true, ..Requires::default() };
+        let paging = Requires { nested_paging: true, ..Requires::default() };
+        let on = |vendor, backend: &str, params: &[(&str, &str)], cpuid: &[&str]| HostFacts {
+            vendor,
+            backend: backend.into(),
+            params: params.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            device: Some(DeviceFacts {
+                caps: std::collections::BTreeSet::new(),
+                cpuid: cpuid.iter().map(|name| (*name).to_owned()).collect(),
+            }),
+            ..host()
+        };
+        let says = |requires: &Requires, host: &HostFacts, words: &[&str]| {
+            let text = missing(requires, host).unwrap();
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        };
+        let amd = on(Vendor::Amd, "kvm_amd", &[("kvm_amd.npt", "Y")], &["svm", "npt"]);
+        assert_eq!((missing(&nested, &amd), missing(&paging, &amd)), (None, None));
+        says(&nested, &on(Vendor::Amd, "kvm_amd", &[], &["vmx"]), &["does not offer svm"]);
+        says(
+            &nested,
+            &on(Vendor::Amd, "kvm_amd", &[("kvm_amd.nested", "0")], &["svm"]),
+            &["kvm_amd.nested is 0"],
+        );
+        let shadow = on(Vendor::Amd, "kvm_amd", &[("kvm_amd.npt", "N")], &["svm", "npt"]);
+        assert_eq!(missing(&nested, &shadow), None);
+        says(&paging, &shadow, &["with nested paging", "kvm_amd.npt is N"]);
+        says(&paging, &on(Vendor::Amd, "kvm_amd", &[], &["svm"]), &["does not offer npt"]);
+        let intel = on(Vendor::Intel, "kvm_intel", &[("kvm_intel.ept", "N")], &["vmx"]);
+        assert_eq!(missing(&nested, &intel), None);
+        says(&paging, &intel, &["kvm_intel.ept is N"]);
+        says(&nested, &on(Vendor::Intel, "kvm_intel", &[], &["svm"]), &["does not offer vmx"]);
+        says(&nested, &on(Vendor::Software, "kvm_pvm", &[], &["svm", "vmx"]), &["kvm_pvm does not have"]);
+        let unasked = HostFacts { device: None, ..amd };
+        assert_eq!(missing(&paging, &unasked), None);
     }
 
     #[test]
