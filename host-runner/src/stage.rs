@@ -191,7 +191,7 @@ impl<'p> Stage<'p> {
         if combo.is_plain() {
             return Ok(play(case, self.vendor, self.pio, &mut machine, &places));
         }
-        let mut varied = Varied::new(&mut machine, combo, &combo.test_name(&case.id), seed, only, budget);
+        let mut varied = Varied::new(&mut machine, combo, &combo.test_name(&case.id), seed, only);
         let mut outcome = play(case, self.vendor, self.pio, &mut varied, &places);
         if let Some(evidence) = &mut outcome.evidence {
             evidence.perturbed = varied.acted();

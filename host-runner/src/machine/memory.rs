@@ -31,8 +31,10 @@ pub struct Slot {
     pub number: u32,
     /// Guest-physical address of the first byte.
     pub gpa: u64,
-    /// Bytes.
+    /// Bytes of host memory.
     pub len: u64,
+    /// Bytes of it that the guest sees.
+    shown: u64,
     /// Whether KVM knows it at the moment.
     pub present: bool,
     /// In which of KVM's address spaces it exists.
@@ -137,7 +139,17 @@ impl Memory {
         let offset = self.slots.iter().map(|slot| slot.len).sum::<u64>();
         let host = self.map_at(offset, len)?;
         let number = self.slots.len() as u32;
-        self.slots.push(Slot { name: name.into(), number, gpa, len, present, spaces, flags, host });
+        self.slots.push(Slot {
+            name: name.into(),
+            number,
+            gpa,
+            len,
+            shown: len,
+            present,
+            spaces,
+            flags,
+            host,
+        });
         Ok(())
     }
 
@@ -174,6 +186,9 @@ impl Memory {
         let mut memory = Self { memfd, slots, watch: Mutex::new(None) };
         for old in &self.slots {
             memory.map(&old.name, old.gpa, old.len, old.flags, old.present, old.spaces)?;
+            if let Some(new) = memory.slots.last_mut() {
+                new.shown = old.shown;
+            }
         }
         let mut at = 0;
         for index in 0..memory.slots.len() {
@@ -189,7 +204,7 @@ impl Memory {
 
     /// Tells KVM of every slot that is present.
     pub fn register(&self, vm: &VmFd) -> Result<(), TargetError> {
-        self.slots.iter().filter(|slot| slot.present).try_for_each(|slot| slot.tell(vm, slot.len))
+        self.slots.iter().filter(|slot| slot.present).try_for_each(|slot| slot.tell(vm, slot.shown))
     }
 
     /// The slot called `name`.
@@ -205,7 +220,8 @@ impl Memory {
     pub fn create(&mut self, vm: &VmFd, name: &str) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.present = true;
-        slot.tell(vm, slot.len)
+        slot.shown = slot.len;
+        slot.tell(vm, slot.shown)
     }
 
     /// Deletes a slot from KVM; its content stays.
@@ -219,7 +235,7 @@ impl Memory {
     pub fn relocate(&mut self, vm: &VmFd, name: &str, gpa: u64) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.gpa = gpa;
-        slot.tell(vm, slot.len)
+        slot.tell(vm, slot.shown)
     }
 
     /// Tells KVM of a slot as it is now but for the change; `Some(errno)`, and no change, if KVM refuses.
@@ -249,6 +265,7 @@ impl Memory {
             return Ok(Some(error.errno()));
         }
         slot.present = len != 0;
+        slot.shown = len;
         Ok(None)
     }
 
@@ -296,10 +313,10 @@ impl Memory {
         let mut pieces = Vec::with_capacity(1);
         let mut at = gpa;
         while at < end {
-            let holds = |slot: &Slot| slot.present && slot.gpa <= at && at - slot.gpa < slot.len;
+            let holds = |slot: &Slot| slot.present && slot.gpa <= at && at - slot.gpa < slot.shown;
             let index = self.slots.iter().position(holds)?;
             let slot = &self.slots[index];
-            let here = (end - at).min(slot.gpa + slot.len - at);
+            let here = (end - at).min(slot.gpa + slot.shown - at);
             pieces.push((index, (at - slot.gpa) as usize, here as usize));
             at += here;
         }

@@ -69,7 +69,7 @@ impl Memory {
             }
             let old = std::mem::replace(&mut slot.host, host);
             if slot.present {
-                slot.tell(vm, len)?;
+                slot.tell(vm, slot.shown)?;
             }
             // SAFETY: made by `map_at` with this length; KVM has been told of the new one, and nobody else has it.
             unsafe { munmap(old.cast(), len as usize) }.map_err(|e| system("munmap of guest memory", e))?;

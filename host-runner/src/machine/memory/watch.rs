@@ -24,7 +24,7 @@ impl Memory {
         let writable = |slot: &Slot| slot.present && slot.flags & KVM_MEM_READONLY == 0;
         for slot in self.slots.iter_mut().filter(|slot| writable(slot)) {
             slot.flags |= KVM_MEM_LOG_DIRTY_PAGES;
-            slot.tell(vm, slot.len)?;
+            slot.tell(vm, slot.shown)?;
         }
         let copy = |index: usize, slot: &Slot| {
             let mut bytes = vec![0; slot.len as usize];
@@ -60,7 +60,7 @@ impl Memory {
         *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for slot in self.slots.iter_mut().filter(|slot| slot.flags & KVM_MEM_LOG_DIRTY_PAGES != 0) {
             slot.flags &= !KVM_MEM_LOG_DIRTY_PAGES;
-            slot.tell(vm, slot.len)?;
+            slot.tell(vm, slot.shown)?;
         }
         Ok(())
     }
