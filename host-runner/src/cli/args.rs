@@ -64,6 +64,9 @@ pub(super) struct CompareArgs {
     /// Show every case
     #[arg(long)]
     pub(super) all: bool,
+    /// Show each run by itself, with a column for each variation
+    #[arg(long)]
+    pub(super) variations: bool,
     /// Folder of runs [default: target/exitspec]
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,

@@ -17,7 +17,7 @@ use crate::host::{Cache, HostFacts};
 use crate::isolate::Pool;
 use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
-use crate::report::{Paint, Summary, Tally};
+use crate::report::{Paint, Summary, Tally, Variations};
 use crate::suite::{Load, RunContext, Suite};
 use crate::waivers::Waivers;
 
@@ -206,10 +206,12 @@ fn conclude(
             .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
     };
+    let table = Variations::new(&outcomes, false);
+    let table = if table.has_any() { format!("{table}\n") } else { String::new() };
     if args.format == Some(Format::Json) {
-        eprint!("{summary}");
+        eprint!("{table}{summary}");
     } else {
-        print!("{summary}");
+        print!("{table}{summary}");
     }
     let tally = Tally::of(outcomes.values());
     // A result that could not be kept has failed without an outcome.

@@ -5,8 +5,10 @@ mod paint;
 mod registers;
 mod summary;
 mod table;
+mod variations;
 
 pub use console::failure;
 pub use paint::Paint;
 pub use summary::{Summary, Tally};
 pub use table::{Column, Table};
+pub use variations::Variations;
