@@ -75,7 +75,8 @@ impl Bench<'_> {
     }
 
     fn ours(&self, id: &str) {
-        let outcome = self.stage.play(&Play { case: self.case(id), combo: &Combo::PLAIN, only: None }, 1);
+        let outcome =
+            self.stage.play(&Play { case: self.case(id), combo: &Combo::PLAIN, seed: 1, only: None });
         assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.reason);
     }
 

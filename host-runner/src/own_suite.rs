@@ -47,7 +47,7 @@ impl Suite for OwnSuite {
     fn run(&self, play: &Play, context: &RunContext) -> Outcome {
         // Opened here, in the case's own process: no state of KVM outlives the case.
         match self.stage(&context.device, &context.host, context.timeout_scale, context.forget) {
-            Ok(stage) => stage.play(play, context.seed),
+            Ok(stage) => stage.play(play),
             Err(text) => Outcome::new(Verdict::Error, text),
         }
     }

@@ -153,9 +153,9 @@ impl<'p> Stage<'p> {
         speed::time_scale(&self.host).map_err(|error| error.to_string())
     }
 
-    /// Boots a case and judges it. What is random in it follows from `seed`.
-    pub fn play(&self, play: &Play, seed: u64) -> Outcome {
-        match self.try_play(play, seed) {
+    /// Boots a case and judges it.
+    pub fn play(&self, play: &Play) -> Outcome {
+        match self.try_play(play) {
             Ok(outcome) => outcome,
             Err(TargetError::Ioctl { what, error }) => {
                 Outcome::new(Verdict::Fail, format!("the VM cannot be built: {what}: {error}"))
@@ -164,8 +164,8 @@ impl<'p> Stage<'p> {
         }
     }
 
-    fn try_play(&self, test: &Play, seed: u64) -> Result<Outcome, TargetError> {
-        let Play { case, combo, only } = *test;
+    fn try_play(&self, test: &Play) -> Result<Outcome, TargetError> {
+        let Play { case, combo, seed, only } = *test;
         let missing =
             |what: &str| TargetError::Harness(format!("{what} of payload `{}` is missing", case.payload));
         let payload = self.payloads.get(&case.payload).ok_or_else(|| missing("the file"))?;

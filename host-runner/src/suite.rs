@@ -36,8 +36,6 @@ pub struct RunContext {
     pub host: HostFacts,
     /// The KVM device.
     pub device: PathBuf,
-    /// Where every random choice starts.
-    pub seed: u64,
     /// Factor on every time limit.
     pub timeout_scale: f64,
     /// What saving and restoring a VM leaves out, to show that a case notices.
@@ -51,6 +49,8 @@ pub struct Play<'a> {
     pub case: &'a Case,
     /// The perturbations.
     pub combo: &'a Combo,
+    /// Where every random choice starts.
+    pub seed: u64,
     /// The only points at which they act; `None`: wherever the seed says.
     pub only: Option<&'a [u32]>,
 }

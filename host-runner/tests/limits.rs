@@ -42,7 +42,7 @@ steps = [{steps}]
     let images = Images::new(&payloads, &cases).unwrap_or_else(|error| panic!("{error}"));
     let stage = Stage::new(&payloads, &images, kvm, (Vendor::Software, Pio::Emulated), 1.0, None);
     let stage = stage.unwrap_or_else(|error| panic!("{error}"));
-    Some(stage.play(&Play { case: &cases[0], combo: &Combo::PLAIN, only: None }, 1))
+    Some(stage.play(&Play { case: &cases[0], combo: &Combo::PLAIN, seed: 1, only: None }))
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The command line, as cargo test, cargo nextest and people use it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -25,6 +26,10 @@ pub(super) enum Verb {
     /// Exit status: 0 conforming, 1 deviations, 2 wrong usage or manifest, 3 this host cannot run
     /// anything, 4 nothing ran.
     Test(Box<TestArgs>),
+    /// Plays tests at random for a time: any case, under any variation, with any seed.
+    ///
+    /// Each deviation is told once, with its seed; at the end how often it was seen. Exit status: as for `test`.
+    Soak(Box<SoakArgs>),
     /// Asks this host what it can do, prints it, and remembers it for `--list`.
     Host(PlaceArgs),
     /// Prints the verdicts of several runs side by side, where any of them is not a pass.
@@ -70,6 +75,16 @@ pub(super) struct CompareArgs {
     /// Folder of runs [default: target/exitspec]
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,
+}
+
+/// How long, and as for `test`: without --vary under all variations.
+#[derive(Debug, Args)]
+pub(super) struct SoakArgs {
+    /// For how long, such as `10m`
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(super) time: Duration,
+    #[command(flatten)]
+    pub(super) test: TestArgs,
 }
 
 /// What to run and how.

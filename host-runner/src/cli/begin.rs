@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Stop;
 use super::args::TestArgs;
+use super::ground::Survey;
 use super::lost::{Lost, outcome};
 use super::places::Places;
 use super::plan::{self, Test};
@@ -32,13 +33,9 @@ pub(super) struct Begun {
 }
 
 /// Opens the journal and decides what is to do.
-pub(super) fn begin(
-    args: &TestArgs,
-    places: &Places,
-    suite: &dyn Suite,
-    waivers: &Waivers,
-    host: &HostFacts,
-) -> Result<Begun, Stop> {
+pub(super) fn begin(args: &TestArgs, survey: &Survey) -> Result<Begun, Stop> {
+    let Survey { places, suite, host, waivers } = survey;
+    let suite = &**suite;
     let mirror = match &args.mirror {
         Some(path) => Some(Mirror::open(path).map_err(|error| usage(path, &error))?),
         None => None,
@@ -56,7 +53,11 @@ pub(super) fn begin(
     }
 }
 
-fn fingerprint(places: &Places, suite: &dyn Suite, waivers: &Waivers) -> Result<Fingerprint, Stop> {
+pub(super) fn fingerprint(
+    places: &Places,
+    suite: &dyn Suite,
+    waivers: &Waivers,
+) -> Result<Fingerprint, Stop> {
     let payloads: BTreeSet<PathBuf> =
         suite.cases().iter().map(|case| places.sources.payloads.join(&case.payload)).collect();
     let manifests = &places.sources.manifests;

@@ -9,7 +9,7 @@ use libtest_mimic::Failed;
 use super::plan::Test;
 use super::progress::Progress;
 use super::shrink::shrink;
-use crate::isolate::{Pool, time_limit};
+use crate::isolate::{Played, Pool, time_limit};
 use crate::journal::Journal;
 use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
@@ -44,7 +44,9 @@ impl Run {
         let start = Instant::now();
         self.kernel_log.begin(&test.name);
         let once = |only: Option<&[u32]>| {
-            self.pool.play(&test.name, only, limit, &mut |pid| self.kernel_log.started(&test.name, pid))
+            self.pool.play(&played(test, self.seed, only), limit, &mut |pid| {
+                self.kernel_log.started(&test.name, pid);
+            })
         };
         let outcome = with_kernel_log(once(None), self.kernel_log.end(&test.name));
         let mut outcome = self.waivers.apply(&case.id, &test.combo, outcome);
@@ -96,8 +98,13 @@ impl Run {
     }
 }
 
+/// What a worker is told.
+pub(super) fn played(test: &Test, seed: u64, only: Option<&[u32]>) -> Played {
+    Played { test: test.name.clone(), seed, only: only.map(<[u32]>::to_vec) }
+}
+
 /// A report of the kernel fails a case that would have passed, and is evidence for any other.
-fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
+pub(super) fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
     let Some(title) = reports.first().and_then(|report| report.first()) else { return outcome };
     if matches!(outcome.verdict, Verdict::Pass | Verdict::Error) {
         outcome.verdict = Verdict::Fail;

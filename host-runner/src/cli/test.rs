@@ -6,68 +6,40 @@ use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
 
 use super::args::{Color, Format, TestArgs};
 use super::begin::begin;
+use super::ground::{Ground, Survey};
 use super::lost::Lost;
-use super::places::Places;
 use super::plan::{self, Test};
 use super::progress::Progress;
 use super::run::Run;
 use super::{End, Stop};
 use crate::case::Case;
-use crate::host::{Cache, HostFacts};
-use crate::isolate::Pool;
-use crate::kernel_log::KernelLog;
+use crate::host::HostFacts;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{Paint, Summary, Tally, Variations};
-use crate::suite::{Load, RunContext, Suite};
+use crate::suite::{Load, Suite};
 use crate::waivers::Waivers;
 
 pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
-    let places = Places::of(&args.places, args.list);
-    let suite: Arc<dyn Suite> = load(&places.sources).map_err(Stop::Usage)?.into();
-    let mut host = HostFacts::read();
-    if let Some(bed) = &args.bed {
-        host.bed.clone_from(bed);
-    }
-    let waivers = waivers(args, &places, &host, &*suite)?;
-    let cache = Cache::in_folder(&places.runs);
+    let mut survey = Survey::take(args, load)?;
     if args.list {
-        host.device = cache.load(&host);
-        list(args, &*suite, &waivers, &host);
+        survey.remember_device();
+        list(args, &*survey.suite, &survey.waivers, &survey.host);
         return Ok(End::Conforming);
     }
-
-    host.device = Some(suite.device(&places.device, &host)?);
     let mut remarks = Vec::new();
-    if let Err(error) = cache.store(&host) {
-        remarks.push(format!("what this host can do could not be remembered for --list: {error}"));
-    }
-    let begun = begin(args, &places, &*suite, &waivers, &host)?;
-    let kernel_log = KernelLog::open(&args.kernel_log).unwrap_or_else(|error| {
-        let path = args.kernel_log.display();
-        remarks.push(format!("the kernel log is not watched: {path}: {error}; run as root to watch it"));
-        KernelLog::unwatched()
-    });
-    let slowness = suite.slowness(&places.device, &host).unwrap_or_else(|error| {
-        remarks.push(format!("the host's speed could not be measured, time limits are not scaled: {error}"));
-        1.0
-    });
-    let timeout_scale = args.timeout_scale * slowness;
+    survey.ask_device(&mut remarks)?;
+    let begun = begin(args, &survey)?;
+    let Ground { pool, kernel_log, timeout_scale } = Ground::prepare(args, &survey, &mut remarks);
+    let Survey { suite, host, waivers, .. } = survey;
     let paint = match args.color {
         Color::Always => Paint::new(true),
         Color::Never => Paint::new(false),
         Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
-    let context = RunContext {
-        host: host.clone(),
-        device: places.device.clone(),
-        seed: begun.seed,
-        timeout_scale,
-        forget: args.forget,
-    };
     let run = Arc::new(Run {
-        pool: Pool::new(places.worker_arguments(), context),
-        suite: Arc::clone(&suite),
+        pool,
+        suite,
         kernel_log,
         journal: begun.journal,
         waivers,
@@ -84,22 +56,6 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     // The threads end before this returns, and the worker processes with the pool.
     let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
     conclude(args, &run, &host, remarks, conclusion.has_failed())
-}
-
-fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
-    let mut waivers = Waivers::default();
-    if args.no_waivers {
-        return Ok(waivers);
-    }
-    let folder = places.sources.manifests.join("waivers");
-    let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
-    let wanted = !args.waivers.is_empty();
-    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
-    for path in files {
-        let ids = suite.cases().iter().map(|case| case.id.as_str());
-        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
-    }
-    Ok(waivers)
 }
 
 fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {

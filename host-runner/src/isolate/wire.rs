@@ -13,6 +13,17 @@ const LONGEST_LINE: u64 = 2 * LONGEST_OUTCOME as u64 + 64 * 1024;
 /// The longest outcome that a case's process may hand over, in bytes.
 pub(super) const LONGEST_OUTCOME: usize = 1 << 20;
 
+/// A test, as a worker is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Played {
+    /// Its name: a case, and what is done to it.
+    pub test: String,
+    /// Where every random choice starts.
+    pub seed: u64,
+    /// The only points at which it is perturbed.
+    pub only: Option<Vec<u32>>,
+}
+
 /// Supervisor to worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
@@ -20,10 +31,8 @@ pub(super) enum Request {
     Context(Box<RunContext>),
     /// Play this test.
     Play {
-        /// Its name: a case, and what is done to it.
-        test: String,
-        /// The only points at which it is perturbed.
-        only: Option<Vec<u32>>,
+        /// Which.
+        what: Played,
         /// The outer bound in milliseconds.
         limit_ms: u64,
     },

@@ -11,7 +11,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::child::{self, Child};
 use super::watch::{End, watch};
-use super::wire::{Answer, LONGEST_OUTCOME, Request, receive, send};
+use super::wire::{Answer, LONGEST_OUTCOME, Played, Request, receive, send};
 use crate::case::Combo;
 use crate::outcome::{Evidence, Outcome, Verdict};
 use crate::suite::{Play, RunContext, Suite};
@@ -35,9 +35,8 @@ pub fn serve(suite: &dyn Suite) -> io::Result<()> {
         match (request, &context) {
             (Request::Context(told), _) => context = Some(*told),
             (Request::Play { .. }, None) => return Err(io::Error::other("a case before the context")),
-            (Request::Play { test, only, limit_ms }, Some(context)) => {
-                let (limit, only) = (Duration::from_millis(limit_ms), only.as_deref());
-                play(suite, context, &mut socket, &requests, (&test, only), limit)?;
+            (Request::Play { what, limit_ms }, Some(context)) => {
+                play(suite, context, &mut socket, &requests, &what, Duration::from_millis(limit_ms))?;
             }
         }
     }
@@ -49,10 +48,10 @@ fn play(
     context: &RunContext,
     socket: &mut UnixStream,
     requests: &BufReader<UnixStream>,
-    (test, only): (&str, Option<&[u32]>),
+    what: &Played,
     limit: Duration,
 ) -> io::Result<()> {
-    let known = Combo::of_test(test).and_then(|(id, combo)| {
+    let known = Combo::of_test(&what.test).and_then(|(id, combo)| {
         let case = suite.cases().iter().find(|case| case.id == id)?;
         Some((case, combo))
     });
@@ -68,8 +67,9 @@ fn play(
             let _ = nix::unistd::close(socket);
         }
     };
-    let child: Child =
-        child::start(&close_sockets, || suite.run(&Play { case, combo: &combo, only }, context))?;
+    let child: Child = child::start(&close_sockets, || {
+        suite.run(&Play { case, combo: &combo, seed: what.seed, only: what.only.as_deref() }, context)
+    })?;
     send(socket, &Answer::Started { pid: child.pid.as_raw() })?;
     let end = watch(&child, socket.as_fd(), limit, suite.grace(), &|pid| suite.end(pid))?;
     let stuck = end.status.is_none();
