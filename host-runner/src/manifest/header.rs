@@ -63,6 +63,8 @@ pub(super) struct Sound {
 
 /// What a machine with SMM needs, without the manifest having to say so.
 const SMM_CAP: &str = "x86-smm";
+/// The same for a machine with an i8254.
+const PIT_CAP: &str = "pit2";
 
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
@@ -136,8 +138,10 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let place = notes.source.place(at.start, &(at.start..spans.value("id").end.max(at.end)));
     let machine = machine.flatten().unwrap_or_default();
     let mut requires = requires.unwrap_or_default();
-    if machine.smm && !requires.caps.iter().any(|cap| cap == SMM_CAP) {
-        requires.caps.push(SMM_CAP.to_owned());
+    for (wanted, cap) in [(machine.smm, SMM_CAP), (machine.pit, PIT_CAP)] {
+        if wanted && !requires.caps.iter().any(|named| named == cap) {
+            requires.caps.push(cap.to_owned());
+        }
     }
     let case = Case {
         id: id.unwrap_or_default(),
