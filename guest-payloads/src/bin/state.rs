@@ -169,24 +169,19 @@ const KVM_SYSTEM_TIME: u32 = 0x4b56_4d01;
 fn clock() -> u64 {
     let base = CLOCK.0.get() as u64;
     // SAFETY: KVM writes the page, the guest reads it by volatile access.
-    let (word, long) = unsafe {
-        let word = |at: u64| mmio::read32(base + at);
-        let long = |at: u64| u64::from(mmio::read32(base + at)) | u64::from(mmio::read32(base + at + 4)) << 32;
-        // KVM writes it at an entry of this very CPU, so that an odd or changing version means a later read.
-        let mut version;
-        loop {
-            version = word(0);
-            let (stamp, time, scale) = (long(8), long(16), word(24));
-            let shift = word(28) as u8 as i8;
-            let ticks = tsc().wrapping_sub(stamp);
-            if version & 1 == 0 && version == word(0) {
-                break ((scale, shift, ticks), time);
-            }
+    let word = |at: u64| unsafe { mmio::read32(base + at) };
+    let long = |at: u64| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+    loop {
+        // Odd while KVM writes.
+        let version = word(0);
+        let (stamp, time, scale) = (long(8), long(16), word(24));
+        let shift = (word(28) as u8).cast_signed();
+        let ticks = tsc().wrapping_sub(stamp);
+        if version & 1 == 0 && version == word(0) {
+            let ticks = if shift < 0 { ticks >> -shift } else { ticks << shift };
+            return time.wrapping_add(((u128::from(ticks) * u128::from(scale)) >> 32) as u64);
         }
-    };
-    let (scale, shift, ticks) = word;
-    let ticks = if shift < 0 { ticks >> -shift } else { ticks << shift };
-    long.wrapping_add((u128::from(ticks) * u128::from(scale) >> 32) as u64)
+    }
 }
 
 /// A descriptor for GDT entry 5, which the runtime needs in 32-bit code only.

@@ -41,7 +41,10 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes) {
         }
         if machine.pit && machine.irqchip != Irqchip::Kernel {
             notes
-                .add(spans.value("machine.pit"), "KVM_CREATE_PIT2 needs the interrupt controllers of KVM_CREATE_IRQCHIP")
+                .add(
+                    spans.value("machine.pit"),
+                    "KVM_CREATE_PIT2 needs the interrupt controllers of KVM_CREATE_IRQCHIP",
+                )
                 .help("give the case machine = { irqchip = \"kernel\", pit = true }");
         }
         slots(machine, spans, notes);
