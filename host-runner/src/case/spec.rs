@@ -56,6 +56,8 @@ pub struct MachineSpec {
     pub vcpus: u32,
     /// Interrupt controllers.
     pub irqchip: Irqchip,
+    /// KVM_CREATE_PIT2: an i8254 in the kernel; needs `irqchip = "kernel"`. Hosts without KVM_CAP_PIT2 skip the case.
+    pub pit: bool,
     /// Start state of vCPU 0. The others wait for INIT/SIPI with an in-kernel local APIC, and
     /// otherwise start only when told to.
     pub start: Start,
@@ -87,6 +89,7 @@ impl Default for MachineSpec {
             memory_kib: 4096,
             vcpus: 1,
             irqchip: Irqchip::None,
+            pit: false,
             start: Start::Long,
             smm: false,
             cpuid_hide: Vec::new(),

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, kvm_enable_cap};
-use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config};
+use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::banks::failed;
@@ -52,6 +52,11 @@ pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
             enable(kvm_bindings::KVM_CAP_SPLIT_IRQCHIP, 24).map_err(failed("KVM_CAP_SPLIT_IRQCHIP"))?;
         }
         Irqchip::Kernel => vm.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?,
+    }
+    if spec.pit {
+        // With port 0x61, which gates channel 2.
+        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..kvm_pit_config::default() };
+        vm.create_pit2(config).map_err(failed("KVM_CREATE_PIT2"))?;
     }
     if spec.dirty_ring {
         enable(kvm_bindings::KVM_CAP_DIRTY_LOG_RING, dirty::RING_BYTES)
@@ -108,7 +113,14 @@ fn cpuid(host: &Host, spec: &MachineSpec, index: u32) -> Result<CpuId, TargetErr
     for entry in cpuid.as_mut_slice() {
         match entry.function {
             // Initial APIC id, in bits 31:24 (SDM vol. 2A, "CPUID").
-            1 => entry.ebx = entry.ebx & 0x00ff_ffff | index << 24,
+            1 => {
+                entry.ebx = entry.ebx & 0x00ff_ffff | index << 24;
+                // KVM_GET_SUPPORTED_CPUID never has it: it is for the VMM to offer it with the local APIC in the
+                // kernel (KVM API 4.46).
+                if spec.irqchip != Irqchip::None && host.kvm.check_extension(Cap::TscDeadlineTimer) {
+                    entry.ecx |= TSC_DEADLINE_TIMER;
+                }
+            }
             0xb | 0x1f => entry.edx = index,
             _ => {}
         }
@@ -120,6 +132,9 @@ fn cpuid(host: &Host, spec: &MachineSpec, index: u32) -> Result<CpuId, TargetErr
     }
     Ok(cpuid)
 }
+
+/// CPUID.1:ECX: the local APIC's timer takes a deadline.
+const TSC_DEADLINE_TIMER: u32 = 1 << 24;
 
 /// Writes to RAM what a payload wants there.
 pub fn load(memory: &Memory, gpa: u64, bytes: &[u8]) -> Result<(), TargetError> {

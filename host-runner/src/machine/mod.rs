@@ -14,12 +14,14 @@ mod memory;
 mod msr_filter;
 mod perturb;
 mod relocate;
+mod saved_msrs;
 mod seat;
 mod signal;
 mod smram;
 mod snapshot;
 pub mod speed;
 mod start;
+mod state_ioctls;
 mod vcpu;
 
 use std::sync::{Arc, Mutex, RwLock};

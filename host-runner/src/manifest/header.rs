@@ -65,6 +65,8 @@ pub(super) struct Sound {
 const SMM_CAP: &str = "x86-smm";
 const MSR_FILTER_CAP: &str = "x86-msr-filter";
 const MSR_EXITS_CAP: &str = "x86-user-space-msr";
+/// The same for a machine with an i8254.
+const PIT_CAP: &str = "pit2";
 
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
@@ -142,6 +144,7 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
         (machine.smm, SMM_CAP),
         (machine.msr_filter.is_some(), MSR_FILTER_CAP),
         (!machine.msr_exits.is_empty(), MSR_EXITS_CAP),
+        (machine.pit, PIT_CAP),
     ] {
         if needed && !requires.caps.iter().any(|known| known == cap) {
             requires.caps.push(cap.to_owned());
