@@ -33,7 +33,7 @@ fn noticed_by(piece: Piece) -> (&'static str, bool) {
         Piece::Tsc => ("state.tsc-as-written", false),
         Piece::Events => ("events.injected-exception", true),
         // Both beds: kvm_pvm has no nested virtualization.
-        Piece::Nested => ("svm-state.save-restore-in-l2", false),
+        Piece::Nested => ("nested-state.save-restore-in-l2", false),
         Piece::MpState => ("state-chips.between-init-and-sipi", true),
         Piece::Lapic => ("state-chips.local-apic-registers", true),
         Piece::TscDeadline => ("state-chips.tsc-deadline-timer", true),
