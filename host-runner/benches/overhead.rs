@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use bare::Bare;
 use criterion::Criterion;
-use exitspec::case::{Case, Pio, Vendor};
+use exitspec::case::{Case, Combo, Pio, Vendor};
 use exitspec::manifest;
 use exitspec::outcome::Verdict;
 use exitspec::payload::{Image, Payload};
 use exitspec::stage::{Images, Payloads, Stage};
+use exitspec::suite::Play;
 use exitspec_protocol::{Name, Params};
 use kvm_ioctls::Kvm;
 
@@ -74,7 +75,8 @@ impl Bench<'_> {
     }
 
     fn ours(&self, id: &str) {
-        let outcome = self.stage.play(self.case(id));
+        let outcome =
+            self.stage.play(&Play { case: self.case(id), combo: &Combo::PLAIN, seed: 1, only: None });
         assert_eq!(outcome.verdict, Verdict::Pass, "{}", outcome.reason);
     }
 
@@ -104,7 +106,8 @@ fn main() {
     let image = Payload::load(&payload_dir.join("bench")).and_then(|payload| payload.image(4 << 20));
     let image = image.unwrap_or_else(|error| panic!("{error}"));
     let images = Images::new(&payloads, &cases).expect("the images");
-    let stage = Stage::new(&payloads, &images, kvm, Vendor::Software, Pio::Emulated, 1.0).expect("the stage");
+    let stage =
+        Stage::new(&payloads, &images, kvm, (Vendor::Software, Pio::Emulated), 1.0, None).expect("the stage");
     let bench = Bench { stage, cases, bare, image };
 
     let mut criterion = Criterion::default().configure_from_args();

@@ -54,7 +54,7 @@ pub enum BankState {
 }
 
 /// The fields of `kvm_run` that are not an exit's.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct RunFields {
     /// Host to KVM: exit when an interrupt can be injected.
     pub request_interrupt_window: u8,

@@ -21,4 +21,5 @@ pub mod report;
 pub mod smram;
 pub mod stage;
 pub mod suite;
+pub mod variation;
 pub mod waivers;

@@ -97,6 +97,12 @@ pub struct Evidence {
     pub guest: Vec<String>,
     /// What the kernel logged about it; bounded.
     pub kernel_log: Vec<String>,
+    /// The points, counted by runs of a vCPU, at which a variation did something; bounded.
+    #[serde(default)]
+    pub perturbed: Vec<u32>,
+    /// What was found out about them by playing again.
+    #[serde(default)]
+    pub shrunk: Option<String>,
     /// What the worker wrote to its standard error before it died; bounded.
     pub stderr: Vec<String>,
 }

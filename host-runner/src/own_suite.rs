@@ -9,10 +9,11 @@ use kvm_ioctls::Kvm;
 
 use crate::case::Case;
 use crate::host::HostFacts;
+use crate::machine::Piece;
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
 use crate::stage::{Images, Payloads, Stage};
-use crate::suite::{RunContext, Sources, Suite};
+use crate::suite::{Play, RunContext, Sources, Suite};
 
 /// Manifests and payloads, loaded.
 struct OwnSuite {
@@ -43,25 +44,31 @@ impl Suite for OwnSuite {
         &self.cases
     }
 
-    fn run(&self, case: &Case, context: &RunContext) -> Outcome {
+    fn run(&self, play: &Play, context: &RunContext) -> Outcome {
         // Opened here, in the case's own process: no state of KVM outlives the case.
-        match self.stage(&context.device, &context.host, context.timeout_scale) {
-            Ok(stage) => stage.play(case),
+        match self.stage(&context.device, &context.host, context.timeout_scale, context.forget) {
+            Ok(stage) => stage.play(play),
             Err(text) => Outcome::new(Verdict::Error, text),
         }
     }
 
     fn slowness(&self, device: &Path, host: &HostFacts) -> Result<f64, String> {
-        self.stage(device, host, 1.0)?.measure()
+        self.stage(device, host, 1.0, None)?.measure()
     }
 }
 
 impl OwnSuite {
-    fn stage(&self, device: &Path, host: &HostFacts, time_scale: f64) -> Result<Stage<'_>, String> {
+    fn stage(
+        &self,
+        device: &Path,
+        host: &HostFacts,
+        time_scale: f64,
+        forget: Option<Piece>,
+    ) -> Result<Stage<'_>, String> {
         let (payloads, images) = self.ground.as_ref().ok_or("the payloads were not loaded")?;
         let shown = device.display();
         let path = CString::new(device.as_os_str().as_bytes()).map_err(|_| format!("{shown} is no path"))?;
         let kvm = Kvm::new_with_path(path).map_err(|errno| format!("{shown}: {errno}"))?;
-        Stage::new(payloads, images, kvm, host.vendor, host.pio, time_scale)
+        Stage::new(payloads, images, kvm, (host.vendor, host.pio), time_scale, forget)
     }
 }

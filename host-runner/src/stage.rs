@@ -11,11 +11,13 @@ use exitspec_protocol::{Arg, Name, Params};
 use kvm_ioctls::Kvm;
 
 use crate::case::{Case, Pio, Places, Start, Vendor};
-use crate::machine::{Host, Machine, speed};
+use crate::machine::{Host, Machine, Piece, speed};
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
 use crate::payload::{Image, Payload, PayloadError};
 use crate::play::{TargetError, play};
+use crate::suite::Play;
+use crate::variation::{self, Varied};
 
 /// The payloads of a directory.
 pub struct Payloads(HashMap<String, Payload>);
@@ -136,13 +138,13 @@ impl<'p> Stage<'p> {
         payloads: &'p Payloads,
         images: &'p Images,
         kvm: Kvm,
-        vendor: Vendor,
-        pio: Pio,
+        (vendor, pio): (Vendor, Pio),
         time_scale: f64,
+        forget: Option<Piece>,
     ) -> Result<Self, String> {
         let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES);
         let cpuid = cpuid.map_err(|error| format!("KVM_GET_SUPPORTED_CPUID: {error}"))?;
-        let host = Host { kvm, cpuid, intel: vendor == Vendor::Intel };
+        let host = Host { kvm, cpuid, intel: vendor == Vendor::Intel, forget };
         Ok(Self { payloads, images, host, vendor, pio, time_scale })
     }
 
@@ -151,9 +153,9 @@ impl<'p> Stage<'p> {
         speed::time_scale(&self.host).map_err(|error| error.to_string())
     }
 
-    /// Boots `case` and judges it.
-    pub fn play(&self, case: &Case) -> Outcome {
-        match self.try_play(case) {
+    /// Boots a case and judges it.
+    pub fn play(&self, play: &Play) -> Outcome {
+        match self.try_play(play) {
             Ok(outcome) => outcome,
             Err(TargetError::Ioctl { what, error }) => {
                 Outcome::new(Verdict::Fail, format!("the VM cannot be built: {what}: {error}"))
@@ -162,7 +164,8 @@ impl<'p> Stage<'p> {
         }
     }
 
-    fn try_play(&self, case: &Case) -> Result<Outcome, TargetError> {
+    fn try_play(&self, test: &Play) -> Result<Outcome, TargetError> {
+        let Play { case, combo, seed, only } = *test;
         let missing =
             |what: &str| TargetError::Harness(format!("{what} of payload `{}` is missing", case.payload));
         let payload = self.payloads.get(&case.payload).ok_or_else(|| missing("the file"))?;
@@ -180,10 +183,20 @@ impl<'p> Stage<'p> {
                 places.at(&case.scenario).ok_or_else(|| missing(&format!("label `{}`", case.scenario)))?
             }
         };
-        let budget = Duration::from_millis(case.budget.run_ms.into()).mul_f64(self.time_scale);
+        let budget = Duration::from_millis(case.budget.run_ms.into())
+            .mul_f64(self.time_scale * f64::from(variation::slowness(combo)));
         let params = params(case, image.start.cr3)?;
-        let mut machine = Machine::new(&self.host, &case.machine, image, &params, entry, budget)?;
-        Ok(play(case, self.vendor, self.pio, &mut machine, &places))
+        let spec = variation::machine(case, combo);
+        let mut machine = Machine::new(&self.host, &spec, image, &params, entry, budget)?;
+        if combo.is_plain() {
+            return Ok(play(case, self.vendor, self.pio, &mut machine, &places));
+        }
+        let mut varied = Varied::new(&mut machine, combo, &combo.test_name(&case.id), seed, only);
+        let mut outcome = play(case, self.vendor, self.pio, &mut varied, &places);
+        if let Some(evidence) = &mut outcome.evidence {
+            evidence.perturbed = varied.acted();
+        }
+        Ok(outcome)
     }
 }
 

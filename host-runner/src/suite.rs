@@ -10,8 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::case::Case;
+use crate::case::{Case, Combo};
 use crate::host::{DeviceFacts, HostFacts, Unusable};
+use crate::machine::Piece;
 use crate::outcome::Outcome;
 
 /// Where a suite comes from.
@@ -35,10 +36,23 @@ pub struct RunContext {
     pub host: HostFacts,
     /// The KVM device.
     pub device: PathBuf,
-    /// Where every random choice starts.
-    pub seed: u64,
     /// Factor on every time limit.
     pub timeout_scale: f64,
+    /// What saving and restoring a VM leaves out, to show that a case notices.
+    pub forget: Option<Piece>,
+}
+
+/// One test: a case, and what is done to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Play<'a> {
+    /// The case.
+    pub case: &'a Case,
+    /// The perturbations.
+    pub combo: &'a Combo,
+    /// Where every random choice starts.
+    pub seed: u64,
+    /// The only points at which they act; `None`: wherever the seed says.
+    pub only: Option<&'a [u32]>,
 }
 
 /// Cases and how to play them.
@@ -46,9 +60,9 @@ pub trait Suite: Send + Sync {
     /// Every case, in the order of the manifests.
     fn cases(&self) -> &[Case];
 
-    /// Plays one case. Called in a process that exists for this call alone: it may start threads,
+    /// Plays one test. Called in a process that exists for this call alone: it may start threads,
     /// open devices, leak and crash.
-    fn run(&self, case: &Case, context: &RunContext) -> Outcome;
+    fn run(&self, play: &Play, context: &RunContext) -> Outcome;
 
     /// Asks the device that the cases need.
     fn device(&self, device: &Path, host: &HostFacts) -> Result<DeviceFacts, Unusable> {

@@ -11,13 +11,14 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::case::{Combo, Vary};
 use crate::host::{HostFacts, other_setting};
 use crate::outcome::{Outcome, Verdict};
 
 /// The waivers that a host has, by case: its backend's and its bed's.
 #[derive(Debug, Default)]
 pub struct Waivers {
-    by_case: BTreeMap<String, Waiver>,
+    by_case: BTreeMap<String, Vec<Waiver>>,
     /// The files' text, from which journals tell whether it has changed.
     text: String,
 }
@@ -31,6 +32,8 @@ pub struct Waiver {
     pub link: Option<String>,
     /// The verdict that the case has.
     pub expect: Verdict,
+    /// Under which perturbations it deviates so; none: as it is, and maybe under any.
+    pub vary: Vec<Vary>,
     /// Texts of which one must occur in the outcome's reason or in a mismatch; none of them means any outcome.
     pub observed: Vec<String>,
     /// `file:line`.
@@ -47,12 +50,17 @@ struct Document {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    case: Spanned<String>,
+    case: Option<Spanned<String>>,
+    /// Several cases that deviate for one reason.
+    #[serde(default)]
+    cases: Vec<Spanned<String>>,
     reason: String,
     link: Option<String>,
     #[serde(default)]
     expect: Deviation,
     observed: Option<Observed>,
+    #[serde(default)]
+    vary: Vec<Vary>,
     /// Module parameters without which the waiver does not apply: `"kvm_amd.npt" = "0"`.
     #[serde(default)]
     params: BTreeMap<String, String>,
@@ -83,6 +91,17 @@ enum Deviation {
     Timeout,
     Crash,
     Error,
+}
+
+impl Deviation {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Fail => Verdict::Fail,
+            Self::Timeout => Verdict::Timeout,
+            Self::Crash => Verdict::Crash,
+            Self::Error => Verdict::Error,
+        }
+    }
 }
 
 impl Waivers {
@@ -116,41 +135,61 @@ impl Waivers {
         })?;
         let cases: Vec<&str> = cases.collect();
         for entry in document.waiver {
-            let start = entry.case.span().start;
-            let case = entry.case.into_inner();
-            let mistake = |what: &str| Err(format!("{}: {what}", place(text, file, start, true)));
-            if !cases.contains(&case.as_str()) {
-                return mistake(&format!("a waiver for `{case}`, but there is no such case"));
+            let ids: Vec<Spanned<String>> = entry.case.into_iter().chain(entry.cases).collect();
+            let applies = other_setting(&entry.params, host).is_none();
+            let observed = entry.observed.map(Observed::texts).unwrap_or_default();
+            if ids.is_empty() {
+                return Err(format!("{file}: a waiver names no case (\"{}\")", entry.reason));
             }
-            if entry.reason.trim().is_empty() {
-                return mistake(&format!("the waiver for `{case}` gives no reason"));
-            }
-            if other_setting(&entry.params, host).is_some() {
-                continue;
-            }
-            let waiver = Waiver {
-                reason: entry.reason,
-                link: entry.link,
-                expect: match entry.expect {
-                    Deviation::Fail => Verdict::Fail,
-                    Deviation::Timeout => Verdict::Timeout,
-                    Deviation::Crash => Verdict::Crash,
-                    Deviation::Error => Verdict::Error,
-                },
-                observed: entry.observed.map(Observed::texts).unwrap_or_default(),
-                place: place(text, file, start, false),
-            };
-            if let Some(first) = self.by_case.insert(case.clone(), waiver) {
-                return mistake(&format!("a second waiver for `{case}`; {} has the first", first.place));
+            for id in ids {
+                let (start, case) = (id.span().start, id.into_inner());
+                let mistake = |what: &str| Err(format!("{}: {what}", place(text, file, start, true)));
+                if !cases.contains(&case.as_str()) {
+                    return mistake(&format!("a waiver for `{case}`, but there is no such case"));
+                }
+                if entry.reason.trim().is_empty() {
+                    return mistake(&format!("the waiver for `{case}` gives no reason"));
+                }
+                if !applies {
+                    continue;
+                }
+                let waiver = Waiver {
+                    reason: entry.reason.clone(),
+                    link: entry.link.clone(),
+                    expect: entry.expect.verdict(),
+                    vary: entry.vary.clone(),
+                    observed: observed.clone(),
+                    place: place(text, file, start, false),
+                };
+                let others = self.by_case.entry(case.clone()).or_default();
+                let same = |other: &&Waiver| {
+                    other.vary == waiver.vary || other.vary.iter().any(|vary| waiver.vary.contains(vary))
+                };
+                if let Some(first) = others.iter().find(same) {
+                    return mistake(&format!("a second waiver for `{case}`; {} has the first", first.place));
+                }
+                others.push(waiver);
             }
         }
         self.text.push_str(text);
         Ok(())
     }
 
-    /// The waiver for a case.
+    /// The waiver for a case as it is.
     pub fn get(&self, case: &str) -> Option<&Waiver> {
-        self.by_case.get(case)
+        self.by_case.get(case)?.iter().find(|waiver| waiver.vary.is_empty())
+    }
+
+    /// The waiver for a case under perturbations.
+    fn under(&self, case: &str, combo: &Combo) -> Option<&Waiver> {
+        let about = |waiver: &&Waiver| combo.varies().iter().any(|vary| waiver.vary.contains(vary));
+        self.by_case.get(case)?.iter().find(about)
+    }
+
+    /// Whether a test that holds would be a surprise.
+    pub fn expects_deviation(&self, case: &str, combo: &Combo) -> bool {
+        let waiver = if combo.is_plain() { self.get(case) } else { self.under(case, combo) };
+        waiver.is_some()
     }
 
     /// The text they were read from; empty without a file.
@@ -158,9 +197,15 @@ impl Waivers {
         &self.text
     }
 
-    /// The outcome in the light of the case's waiver, if it has one.
-    pub fn apply(&self, case: &str, outcome: Outcome) -> Outcome {
-        match self.get(case) {
+    /// The outcome in the light of the case's waivers, if it has any. A deviation of the case as it is may show under
+    /// perturbations as well, or may not: only the case as it is tells whether its waiver is stale.
+    pub fn apply(&self, case: &str, combo: &Combo, outcome: Outcome) -> Outcome {
+        let waiver = match self.under(case, combo) {
+            Some(waiver) => Some(waiver),
+            None if !combo.is_plain() && outcome.verdict == Verdict::Pass => None,
+            None => self.get(case),
+        };
+        match waiver {
             Some(waiver) => waiver.apply(outcome),
             None => outcome,
         }
@@ -237,24 +282,28 @@ mod tests {
     fn a_waived_deviation_is_expected_and_others_are_not() {
         let waivers = parse(&format!("{ONE}observed = \"0x7\"\nlink = \"L\"\n")).unwrap();
         let fail = |reason: &str| Outcome::new(Verdict::Fail, reason);
-        let xfail = waivers.apply("a.one", fail("rax is 0x7"));
+        let xfail = waivers.apply("a.one", &Combo::PLAIN, fail("rax is 0x7"));
         assert_eq!(xfail.verdict, Verdict::Xfail);
         assert_eq!(xfail.reason, "known, L (observed: rax is 0x7)");
-        let other = waivers.apply("a.one", fail("rax is 0x8"));
+        let other = waivers.apply("a.one", &Combo::PLAIN, fail("rax is 0x8"));
         assert_eq!(other.verdict, Verdict::Fail);
         assert!(other.reason.contains("w.toml:2") && other.reason.contains("another deviation"));
-        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Timeout, "0x7")).verdict, Verdict::Timeout);
-        assert_eq!(waivers.apply("a.two", fail("0x7")).verdict, Verdict::Fail);
+        assert_eq!(
+            waivers.apply("a.one", &Combo::PLAIN, Outcome::new(Verdict::Timeout, "0x7")).verdict,
+            Verdict::Timeout
+        );
+        assert_eq!(waivers.apply("a.two", &Combo::PLAIN, fail("0x7")).verdict, Verdict::Fail);
         let mismatch = Mismatch { field: "rax".into(), expected: "0x1".into(), observed: "0x7".into() };
         let evidence = Evidence { mismatches: vec![mismatch], ..Evidence::default() };
         let seen = Outcome { evidence: Some(Box::new(evidence)), ..fail("rax") };
-        assert_eq!(waivers.apply("a.one", seen).verdict, Verdict::Xfail);
+        assert_eq!(waivers.apply("a.one", &Combo::PLAIN, seen).verdict, Verdict::Xfail);
     }
 
     #[test]
     fn a_deviation_can_differ_from_run_to_run() {
         let waivers = parse(&format!("{ONE}observed = [\"0x7\", \"0x8\"]\n")).unwrap();
-        let verdict = |reason: &str| waivers.apply("a.one", Outcome::new(Verdict::Fail, reason));
+        let verdict =
+            |reason: &str| waivers.apply("a.one", &Combo::PLAIN, Outcome::new(Verdict::Fail, reason));
         assert_eq!(verdict("rax is 0x7").verdict, Verdict::Xfail);
         assert_eq!(verdict("rax is 0x8").verdict, Verdict::Xfail);
         let other = verdict("rax is 0x9");
@@ -263,19 +312,49 @@ mod tests {
     }
 
     #[test]
+    fn a_waiver_can_be_for_perturbations_alone() {
+        let under = "[[waiver]]\ncase = \"a.one\"\nreason = \"lost\"\nvary = [\"kick\"]\n";
+        let waivers = parse(under).unwrap();
+        let verdict = |waivers: &Waivers, vary: &[Vary], outcome| {
+            waivers.apply("a.one", &Combo::new(vary.to_vec()), outcome).verdict
+        };
+        let fail = || Outcome::new(Verdict::Fail, "x");
+        assert_eq!(verdict(&waivers, &[], fail()), Verdict::Fail);
+        assert_eq!(verdict(&waivers, &[Vary::Kick], fail()), Verdict::Xfail);
+        assert_eq!(verdict(&waivers, &[Vary::Kick, Vary::Migrate], fail()), Verdict::Xfail);
+        assert_eq!(verdict(&waivers, &[Vary::Kick], Outcome::pass()), Verdict::Xpass);
+        assert_eq!(verdict(&waivers, &[Vary::Migrate], fail()), Verdict::Fail);
+        // With one for the case as it is.
+        let both = parse(&format!("{under}{ONE}")).unwrap();
+        assert_eq!(verdict(&both, &[], fail()), Verdict::Xfail);
+        assert_eq!(verdict(&both, &[Vary::Migrate], fail()), Verdict::Xfail);
+        assert_eq!(verdict(&both, &[Vary::Migrate], Outcome::pass()), Verdict::Pass, "it need not show");
+        assert!(parse(&format!("{under}{under}")).unwrap_err().contains("second waiver"));
+    }
+
+    #[test]
     fn a_stale_waiver_is_no_pass_and_a_skip_stays_one() {
         let waivers = parse(ONE).unwrap();
-        let xpass = waivers.apply("a.one", Outcome::pass());
+        let xpass = waivers.apply("a.one", &Combo::PLAIN, Outcome::pass());
         assert_eq!(xpass.verdict, Verdict::Xpass);
         assert!(xpass.reason.contains("remove the waiver"));
-        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Skip, "")).verdict, Verdict::Skip);
+        assert_eq!(
+            waivers.apply("a.one", &Combo::PLAIN, Outcome::new(Verdict::Skip, "")).verdict,
+            Verdict::Skip
+        );
     }
 
     #[test]
     fn the_verdict_can_be_stated() {
         let waivers = parse(&format!("{ONE}expect = \"timeout\"\n")).unwrap();
-        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Timeout, "x")).verdict, Verdict::Xfail);
-        assert_eq!(waivers.apply("a.one", Outcome::new(Verdict::Fail, "x")).verdict, Verdict::Fail);
+        assert_eq!(
+            waivers.apply("a.one", &Combo::PLAIN, Outcome::new(Verdict::Timeout, "x")).verdict,
+            Verdict::Xfail
+        );
+        assert_eq!(
+            waivers.apply("a.one", &Combo::PLAIN, Outcome::new(Verdict::Fail, "x")).verdict,
+            Verdict::Fail
+        );
     }
 
     #[test]
@@ -287,6 +366,14 @@ mod tests {
         assert!(error(&format!("{ONE}because = 1\n")).starts_with("w.toml:4:1: unknown field"));
         assert!(error(&format!("{ONE}expect = \"pass\"\n")).starts_with("w.toml:4:10: "));
         assert!(error("[[waiver]]\ncase = \"a.one\"\nreason = \" \"\n").contains("no reason"));
+    }
+
+    #[test]
+    fn one_reason_can_be_that_of_several_cases() {
+        let waivers = parse("[[waiver]]\ncases = [\"a.one\",\n  \"a.two\"]\nreason = \"r\"\n").unwrap();
+        assert_eq!(waivers.get("a.one").unwrap().place, "w.toml:2");
+        assert_eq!(waivers.get("a.two").unwrap().place, "w.toml:3");
+        assert!(parse("[[waiver]]\nreason = \"r\"\n").unwrap_err().contains("names no case"));
     }
 
     #[test]

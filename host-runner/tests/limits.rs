@@ -4,10 +4,11 @@
 
 use std::path::Path;
 
-use exitspec::case::{Pio, Vendor};
+use exitspec::case::{Combo, Pio, Vendor};
 use exitspec::manifest;
 use exitspec::outcome::{Outcome, Verdict};
 use exitspec::stage::{Images, Payloads, Stage};
+use exitspec::suite::Play;
 use kvm_ioctls::Kvm;
 
 /// Plays `scenario` of the selftest payload, which must give `steps`.
@@ -39,9 +40,9 @@ steps = [{steps}]
     let cases =
         manifest::parse("limits.toml", &text, Some(&payloads)).unwrap_or_else(|error| panic!("{error}"));
     let images = Images::new(&payloads, &cases).unwrap_or_else(|error| panic!("{error}"));
-    let stage = Stage::new(&payloads, &images, kvm, Vendor::Software, Pio::Emulated, 1.0);
+    let stage = Stage::new(&payloads, &images, kvm, (Vendor::Software, Pio::Emulated), 1.0, None);
     let stage = stage.unwrap_or_else(|error| panic!("{error}"));
-    Some(stage.play(&cases[0]))
+    Some(stage.play(&Play { case: &cases[0], combo: &Combo::PLAIN, seed: 1, only: None }))
 }
 
 #[test]

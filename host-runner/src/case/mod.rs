@@ -10,6 +10,7 @@ mod host_match;
 mod msr;
 mod spec;
 mod step;
+mod vary;
 
 pub use action::{Access, Action, Breakpoint, Churn, Delivery};
 pub use bytes::{Bytes, DataExpect};
@@ -18,6 +19,7 @@ pub use host_match::{On, Pio, Requires, Vendor};
 pub use msr::{MsrDefault, MsrExit, MsrFilter, MsrRange};
 pub use spec::{Basis, Budget, FLICKER_GPA, Irqchip, MachineSpec, SlotSpec, Start, ZoneSpec};
 pub use step::{BankExpect, BankSet, ExitStep, GuestStep, MemoryExpect, Place, Step, What};
+pub use vary::{Combo, Vary};
 
 use std::collections::BTreeMap;
 
@@ -46,6 +48,8 @@ pub struct Case {
     pub machine: MachineSpec,
     /// How much it may use.
     pub budget: Budget,
+    /// Perturbations under which it is not played, and why.
+    pub except: BTreeMap<Vary, String>,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// Where the case is written.

@@ -56,6 +56,8 @@ pub struct MachineSpec {
     pub vcpus: u32,
     /// Interrupt controllers.
     pub irqchip: Irqchip,
+    /// KVM_CREATE_PIT2: an i8254 in the kernel; needs `irqchip = "kernel"`. Hosts without KVM_CAP_PIT2 skip the case.
+    pub pit: bool,
     /// Start state of vCPU 0. The others wait for INIT/SIPI with an in-kernel local APIC, and
     /// otherwise start only when told to.
     pub start: Start,
@@ -76,6 +78,9 @@ pub struct MachineSpec {
     pub msr_exits: Vec<MsrExit>,
     /// Which MSRs the guest may access (KVM_X86_SET_MSR_FILTER).
     pub msr_filter: Option<MsrFilter>,
+    /// Dirty pages are collected in rings (KVM_CAP_DIRTY_LOG_RING). A variation's alone.
+    #[serde(skip)]
+    pub dirty_ring: bool,
 }
 
 impl Default for MachineSpec {
@@ -84,6 +89,7 @@ impl Default for MachineSpec {
             memory_kib: 4096,
             vcpus: 1,
             irqchip: Irqchip::None,
+            pit: false,
             start: Start::Long,
             smm: false,
             cpuid_hide: Vec::new(),
@@ -93,6 +99,7 @@ impl Default for MachineSpec {
             enable_caps: Vec::new(),
             msr_exits: Vec::new(),
             msr_filter: None,
+            dirty_ring: false,
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The command line, as cargo test, cargo nextest and people use it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::plan::Varies;
+use crate::machine::Piece;
 use crate::outcome::Verdict;
 
 /// Says what a hypervisor must show its user, and proves it.
@@ -23,6 +26,10 @@ pub(super) enum Verb {
     /// Exit status: 0 conforming, 1 deviations, 2 wrong usage or manifest, 3 this host cannot run
     /// anything, 4 nothing ran.
     Test(Box<TestArgs>),
+    /// Plays tests at random for a time: any case, under any variation, with any seed.
+    ///
+    /// Each deviation is told once, with its seed; at the end how often it was seen. Exit status: as for `test`.
+    Soak(Box<SoakArgs>),
     /// Asks this host what it can do, prints it, and remembers it for `--list`.
     Host(PlaceArgs),
     /// Prints the verdicts of several runs side by side, where any of them is not a pass.
@@ -62,13 +69,26 @@ pub(super) struct CompareArgs {
     /// Show every case
     #[arg(long)]
     pub(super) all: bool,
+    /// Show each run by itself, with a column for each variation
+    #[arg(long)]
+    pub(super) variations: bool,
     /// Folder of runs [default: target/exitspec]
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,
 }
 
-/// What to run and how.
+/// How long, and as for `test`: without --vary under all variations.
 #[derive(Debug, Args)]
+pub(super) struct SoakArgs {
+    /// For how long, such as `10m`
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(super) time: Duration,
+    #[command(flatten)]
+    pub(super) test: TestArgs,
+}
+
+/// What to run and how.
+#[derive(Debug, Clone, Args)]
 pub(super) struct TestArgs {
     /// Run cases whose id contains one of these
     #[arg(value_name = "FILTER")]
@@ -137,6 +157,16 @@ pub(super) struct TestArgs {
     /// Factor on every time limit
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = scale)]
     pub(super) timeout_scale: f64,
+    /// Play each case also under these perturbations, which no guest may notice (docs/variations.md): `all`, or
+    /// names with commas between
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(super) vary: Vec<Varies>,
+    /// With 2: under every two of them together, too
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(super) vary_depth: u8,
+    /// Leave this out when a VM is saved and restored: some case must notice
+    #[arg(long, value_name = "PIECE", value_enum, hide = true)]
+    pub(super) forget: Option<Piece>,
     /// Where every random choice starts
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::Stop;
 use super::args::TestArgs;
+use super::ground::Survey;
 use super::lost::{Lost, outcome};
 use super::places::Places;
+use super::plan::{self, Test};
 use super::test::under_nextest;
-use super::{Stop, select};
-use crate::host::{HostFacts, missing};
+use crate::host::HostFacts;
 use crate::journal::{Fingerprint, Header, Journal, Mirror, Recovered, Runs, revision};
 use crate::outcome::Outcome;
 use crate::suite::Suite;
@@ -27,17 +29,13 @@ pub(super) struct Begun {
     pub(super) forced: bool,
     pub(super) done: BTreeMap<String, Outcome>,
     pub(super) lost: Vec<Lost>,
-    pub(super) todo: Vec<usize>,
+    pub(super) todo: Vec<Test>,
 }
 
 /// Opens the journal and decides what is to do.
-pub(super) fn begin(
-    args: &TestArgs,
-    places: &Places,
-    suite: &dyn Suite,
-    waivers: &Waivers,
-    host: &HostFacts,
-) -> Result<Begun, Stop> {
+pub(super) fn begin(args: &TestArgs, survey: &Survey) -> Result<Begun, Stop> {
+    let Survey { places, suite, host, waivers } = survey;
+    let suite = &**suite;
     let mirror = match &args.mirror {
         Some(path) => Some(Mirror::open(path).map_err(|error| usage(path, &error))?),
         None => None,
@@ -55,7 +53,11 @@ pub(super) fn begin(
     }
 }
 
-fn fingerprint(places: &Places, suite: &dyn Suite, waivers: &Waivers) -> Result<Fingerprint, Stop> {
+pub(super) fn fingerprint(
+    places: &Places,
+    suite: &dyn Suite,
+    waivers: &Waivers,
+) -> Result<Fingerprint, Stop> {
     let payloads: BTreeSet<PathBuf> =
         suite.cases().iter().map(|case| places.sources.payloads.join(&case.payload)).collect();
     let manifests = &places.sources.manifests;
@@ -72,11 +74,7 @@ fn start(
     mirror: Option<Mirror>,
 ) -> Result<Begun, Stop> {
     let cases = suite.cases();
-    let takes = |index: &usize| {
-        let case = &cases[*index];
-        select::takes(args, &case.id) && (!args.ignored || missing(&case.requires, host).is_some())
-    };
-    let todo: Vec<usize> = (0..cases.len()).filter(takes).collect();
+    let todo = plan::tests(args, cases, host);
     if todo.is_empty() {
         let count = cases.len();
         return Err(Stop::Nothing(format!("no case matches; there are {count}, and --list names them")));
@@ -94,7 +92,7 @@ fn start(
             command: std::env::args().collect(),
             seed,
             fingerprint: fingerprint(places, suite, waivers)?,
-            selected: todo.iter().map(|&index| cases[index].id.clone()).collect(),
+            selected: todo.iter().map(|test| test.name.clone()).collect(),
             forced,
         };
         let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
@@ -131,17 +129,15 @@ fn resume(
     lost: Option<&Outcome>,
 ) -> Begun {
     let cases = suite.cases();
-    let open = (0..cases.len()).filter(|&index| {
-        let id = &cases[index].id;
-        found.header.selected.contains(id) && !found.finished.contains_key(id)
-    });
+    let open = found.header.selected.iter().filter(|name| !found.finished.contains_key(*name));
+    let open = open.filter_map(|name| Test::of_name(cases, name));
     // Any other case that was started is played again: it was another end that it did not live to see.
-    let was_running = |id: &String| args.running.contains(id) && found.unfinished.contains(id);
-    let (gone, todo): (Vec<usize>, Vec<usize>) =
-        open.partition(|&index| lost.is_some() && was_running(&cases[index].id));
+    let was_running = |name: &String| args.running.contains(name) && found.unfinished.contains(name);
+    let (gone, todo): (Vec<Test>, Vec<Test>) =
+        open.partition(|test| lost.is_some() && was_running(&test.name));
     let lost = lost
         .into_iter()
-        .flat_map(|outcome| gone.iter().map(|&index| Lost { index, outcome: outcome.clone() }));
+        .flat_map(|outcome| gone.iter().map(|test| Lost { test: test.clone(), outcome: outcome.clone() }));
     Begun {
         journal: Some(journal),
         seed: found.header.seed,

@@ -6,11 +6,17 @@ use super::args::CompareArgs;
 use super::places::runs_folder;
 use super::{End, Stop};
 use crate::journal::{Recovered, Runs};
-use crate::report::{Column, Table};
+use crate::report::{Column, Table, Variations};
 
 pub(super) fn run(args: &CompareArgs) -> Result<End, Stop> {
     let runs = Runs::in_folder(&args.run_dir.clone().unwrap_or_else(runs_folder));
     let columns: Vec<Column> = args.runs.iter().map(|run| column(&runs, run)).collect::<Result<_, _>>()?;
+    if args.variations {
+        for Column { name, outcomes, .. } in &columns {
+            println!("{name}\n{}", Variations::new(outcomes, args.all));
+        }
+        return Ok(if Table::new(columns, false).conforms() { End::Conforming } else { End::Deviations });
+    }
     let table = Table::new(columns, args.all);
     print!("{table}");
     Ok(if table.conforms() { End::Conforming } else { End::Deviations })

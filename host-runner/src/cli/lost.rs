@@ -5,6 +5,7 @@ use std::fs;
 use super::Stop;
 use super::args::{self, TestArgs};
 use super::begin::usage;
+use super::plan::Test;
 use crate::outcome::{Evidence, Outcome};
 
 /// Most lines of a dead machine's console that are kept as evidence, and most characters of one.
@@ -13,7 +14,7 @@ const CONSOLE_LINE: usize = 400;
 
 /// A case that was running when its machine died.
 pub(super) struct Lost {
-    pub(super) index: usize,
+    pub(super) test: Test,
     pub(super) outcome: Outcome,
 }
 

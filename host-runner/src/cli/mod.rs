@@ -3,11 +3,15 @@
 mod args;
 mod begin;
 mod compare;
+mod ground;
 mod lost;
 mod places;
+mod plan;
 mod progress;
 mod run;
 mod select;
+mod shrink;
+mod soak;
 mod test;
 
 use std::collections::BTreeSet;
@@ -54,6 +58,7 @@ pub fn main(load: Load) -> ExitCode {
     let end = match verb {
         None => test::run(&test, load),
         Some(Verb::Test(test)) => test::run(&test, load),
+        Some(Verb::Soak(args)) => soak::run(&args, load),
         Some(Verb::Host(places)) => host(&places, load),
         Some(Verb::Compare(args)) => compare::run(&args),
         Some(Verb::Schema) => {

@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use libtest_mimic::Failed;
 
+use super::plan::Test;
 use super::progress::Progress;
-use crate::case::Case;
-use crate::isolate::{Pool, time_limit};
+use super::shrink::shrink;
+use crate::isolate::{Played, Pool, time_limit};
 use crate::journal::Journal;
 use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{self, Paint};
 use crate::suite::Suite;
+use crate::variation;
 use crate::waivers::Waivers;
 
 /// What all cases of a run share.
@@ -28,38 +30,60 @@ pub(super) struct Run {
     pub(super) again: String,
     pub(super) progress: Progress,
     pub(super) timeout_scale: f64,
+    pub(super) seed: u64,
     /// The final verdicts.
     pub(super) outcomes: Mutex<BTreeMap<String, Outcome>>,
 }
 
 impl Run {
-    /// Plays the case at this index of the suite.
-    pub(super) fn play(&self, index: usize) -> Result<(), Failed> {
-        let Some(case) = self.suite.cases().get(index) else { return Err("no such case".into()) };
-        let limit = time_limit(case, self.timeout_scale);
-        self.keep(|journal| journal.started(&case.id, limit))?;
+    /// Plays a test.
+    pub(super) fn play(&self, test: &Test) -> Result<(), Failed> {
+        let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
+        let limit = time_limit(case, self.timeout_scale * f64::from(variation::slowness(&test.combo)));
+        self.keep(|journal| journal.started(&test.name, limit))?;
         let start = Instant::now();
-        self.kernel_log.begin(&case.id);
-        let outcome = self.pool.play(&case.id, limit, &mut |pid| self.kernel_log.started(&case.id, pid));
-        let outcome = with_kernel_log(outcome, self.kernel_log.end(&case.id));
-        let outcome = self.waivers.apply(&case.id, outcome);
-        self.keep(|journal| journal.finished(&case.id, &outcome, start.elapsed()))?;
-        self.settle(case, outcome)
+        self.kernel_log.begin(&test.name);
+        let once = |only: Option<&[u32]>| {
+            self.pool.play(&played(test, self.seed, only), limit, &mut |pid| {
+                self.kernel_log.started(&test.name, pid);
+            })
+        };
+        let outcome = with_kernel_log(once(None), self.kernel_log.end(&test.name));
+        let mut outcome = self.waivers.apply(&case.id, &test.combo, outcome);
+        if outcome.verdict == Verdict::Fail {
+            shrink(&mut outcome, |only| once(Some(only)));
+        }
+        self.keep(|journal| journal.finished(&test.name, &outcome, start.elapsed()))?;
+        self.settle(test, outcome)
     }
 
-    /// A case that is not played: its requirement is missing.
-    pub(super) fn settle_unplayed(&self, case: &Case, outcome: Outcome) -> Result<(), Failed> {
-        self.keep(|journal| journal.finished(&case.id, &outcome, std::time::Duration::ZERO))?;
-        self.settle(case, outcome)
+    /// A test that is not played: its requirement is missing.
+    pub(super) fn settle_unplayed(&self, test: &Test, outcome: Outcome) -> Result<(), Failed> {
+        self.keep(|journal| journal.finished(&test.name, &outcome, std::time::Duration::ZERO))?;
+        self.settle(test, outcome)
     }
 
-    fn settle(&self, case: &Case, outcome: Outcome) -> Result<(), Failed> {
+    fn settle(&self, test: &Test, outcome: Outcome) -> Result<(), Failed> {
+        let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
         let good = outcome.verdict.is_good();
         self.progress.step(good);
-        let text = (!good).then(|| report::failure(case, &outcome, &self.again, self.paint));
+        let again = self.again(test);
+        let text = (!good).then(|| report::failure(case, &outcome, &again, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        outcomes.insert(case.id.clone(), outcome);
+        outcomes.insert(test.name.clone(), outcome);
         text.map_or(Ok(()), |text| Err(Failed::from(text)))
+    }
+
+    /// The command that repeats a test.
+    fn again(&self, test: &Test) -> String {
+        let Self { again, seed, .. } = self;
+        if test.combo.is_plain() {
+            return format!("{again} --exact {}", test.name);
+        }
+        // A name with its perturbations asks for them by itself, for two together at depth 2.
+        let depth = test.combo.varies().len();
+        let depth = if depth > 1 { format!(" --vary-depth {depth}") } else { String::new() };
+        format!("{again} --seed {seed}{depth} --exact {}", test.name)
     }
 
     /// Writes to the journal; a result that cannot be kept is a failure, as the promise is broken.
@@ -74,8 +98,13 @@ impl Run {
     }
 }
 
+/// What a worker is told.
+pub(super) fn played(test: &Test, seed: u64, only: Option<&[u32]>) -> Played {
+    Played { test: test.name.clone(), seed, only: only.map(<[u32]>::to_vec) }
+}
+
 /// A report of the kernel fails a case that would have passed, and is evidence for any other.
-fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
+pub(super) fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
     let Some(title) = reports.first().and_then(|report| report.first()) else { return outcome };
     if matches!(outcome.verdict, Verdict::Pass | Verdict::Error) {
         outcome.verdict = Verdict::Fail;

@@ -6,61 +6,40 @@ use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
 
 use super::args::{Color, Format, TestArgs};
 use super::begin::begin;
+use super::ground::{Ground, Survey};
 use super::lost::Lost;
-use super::places::Places;
+use super::plan::{self, Test};
 use super::progress::Progress;
 use super::run::Run;
-use super::{End, Stop, select};
-use crate::host::{Cache, HostFacts, missing};
-use crate::isolate::Pool;
-use crate::kernel_log::KernelLog;
+use super::{End, Stop};
+use crate::case::Case;
+use crate::host::HostFacts;
 use crate::outcome::{Outcome, Verdict};
-use crate::report::{Paint, Summary, Tally};
-use crate::suite::{Load, RunContext, Suite};
+use crate::report::{Paint, Summary, Tally, Variations};
+use crate::suite::{Load, Suite};
 use crate::waivers::Waivers;
 
 pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
-    let places = Places::of(&args.places, args.list);
-    let suite: Arc<dyn Suite> = load(&places.sources).map_err(Stop::Usage)?.into();
-    let mut host = HostFacts::read();
-    if let Some(bed) = &args.bed {
-        host.bed.clone_from(bed);
-    }
-    let waivers = waivers(args, &places, &host, &*suite)?;
-    let cache = Cache::in_folder(&places.runs);
+    let mut survey = Survey::take(args, load)?;
     if args.list {
-        host.device = cache.load(&host);
-        list(args, &*suite, &waivers, &host);
+        survey.remember_device();
+        list(args, &*survey.suite, &survey.waivers, &survey.host);
         return Ok(End::Conforming);
     }
-
-    host.device = Some(suite.device(&places.device, &host)?);
     let mut remarks = Vec::new();
-    if let Err(error) = cache.store(&host) {
-        remarks.push(format!("what this host can do could not be remembered for --list: {error}"));
-    }
-    let begun = begin(args, &places, &*suite, &waivers, &host)?;
-    let kernel_log = KernelLog::open(&args.kernel_log).unwrap_or_else(|error| {
-        let path = args.kernel_log.display();
-        remarks.push(format!("the kernel log is not watched: {path}: {error}; run as root to watch it"));
-        KernelLog::unwatched()
-    });
-    let slowness = suite.slowness(&places.device, &host).unwrap_or_else(|error| {
-        remarks.push(format!("the host's speed could not be measured, time limits are not scaled: {error}"));
-        1.0
-    });
-    let timeout_scale = args.timeout_scale * slowness;
+    survey.ask_device(&mut remarks)?;
+    let begun = begin(args, &survey)?;
+    let Ground { pool, kernel_log, timeout_scale } = Ground::prepare(args, &survey, &mut remarks);
+    let Survey { suite, host, waivers, .. } = survey;
     let paint = match args.color {
         Color::Always => Paint::new(true),
         Color::Never => Paint::new(false),
         Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
-    let context =
-        RunContext { host: host.clone(), device: places.device.clone(), seed: begun.seed, timeout_scale };
     let run = Arc::new(Run {
-        pool: Pool::new(places.worker_arguments(), context),
-        suite: Arc::clone(&suite),
+        pool,
+        suite,
         kernel_log,
         journal: begun.journal,
         waivers,
@@ -68,36 +47,20 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         again: args.again.clone(),
         progress: Progress::new(begun.todo.len()),
         timeout_scale,
+        seed: begun.seed,
         outcomes: Mutex::new(begun.done),
     });
     let lost = begun.lost.into_iter().map(|lost| lost_trial(&run, lost));
     let forced = begun.forced;
-    let trials = lost.chain(begun.todo.iter().map(|&index| trial(&run, index, forced, &host))).collect();
+    let trials = lost.chain(begun.todo.iter().map(|test| trial(&run, test, forced, &host))).collect();
     // The threads end before this returns, and the worker processes with the pool.
     let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
     conclude(args, &run, &host, remarks, conclusion.has_failed())
 }
 
-fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
-    let mut waivers = Waivers::default();
-    if args.no_waivers {
-        return Ok(waivers);
-    }
-    let folder = places.sources.manifests.join("waivers");
-    let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
-    let wanted = !args.waivers.is_empty();
-    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
-    for path in files {
-        let ids = suite.cases().iter().map(|case| case.id.as_str());
-        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
-    }
-    Ok(waivers)
-}
-
-fn trial(run: &Arc<Run>, index: usize, forced: bool, host: &HostFacts) -> Trial {
-    let case = &run.suite.cases()[index];
-    let reason = missing(&case.requires, host).filter(|_| !forced);
-    let unplayed = |verdict, reason| run.settle_unplayed(case, Outcome::new(verdict, reason));
+fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
+    let reason = plan::skip(run.suite.cases(), test, host, forced);
+    let unplayed = |verdict, reason| run.settle_unplayed(test, Outcome::new(verdict, reason));
     match reason {
         // nextest asks only for what the list did not mark; "ignored" would show as a pass there.
         Some(reason) if under_nextest() => {
@@ -105,38 +68,46 @@ fn trial(run: &Arc<Run>, index: usize, forced: bool, host: &HostFacts) -> Trial 
                 "{reason}; the list could not know: run `exitspec host` once to tell it (cargo run -p host-runner -- host)"
             );
             let result = unplayed(Verdict::Error, text);
-            Trial::test(&case.id, || result)
+            Trial::test(&test.name, || result)
         }
         Some(reason) => {
             let result = unplayed(Verdict::Skip, reason);
             // Fails only if the journal cannot be written; then it must be seen.
             let seen = result.is_err();
-            Trial::test(&case.id, || result).with_ignored_flag(!seen)
+            Trial::test(&test.name, || result).with_ignored_flag(!seen)
         }
         None => {
-            let shared = Arc::clone(run);
-            Trial::test(&case.id, move || shared.play(index)).with_kind(kind(&run.waivers, &case.id))
+            let (shared, test) = (Arc::clone(run), test.clone());
+            let kind = kind(&run.waivers, run.suite.cases(), &test);
+            Trial::test(test.name.clone(), move || shared.play(&test)).with_kind(kind)
         }
     }
 }
 
 /// A case that has its verdict already: its machine died.
-fn lost_trial(run: &Run, Lost { index, outcome }: Lost) -> Trial {
-    let case = &run.suite.cases()[index];
-    let result = run.settle_unplayed(case, run.waivers.apply(&case.id, outcome));
-    Trial::test(&case.id, || result)
+fn lost_trial(run: &Run, Lost { test, outcome }: Lost) -> Trial {
+    let case = &run.suite.cases()[test.index].id;
+    let result = run.settle_unplayed(&test, run.waivers.apply(case, &test.combo, outcome));
+    Trial::test(&test.name, || result)
 }
 
-fn kind(waivers: &Waivers, case: &str) -> &'static str {
-    if waivers.get(case).is_some() { "xfail" } else { "" }
+fn kind(waivers: &Waivers, cases: &[Case], test: &Test) -> &'static str {
+    if waivers.expects_deviation(&cases[test.index].id, &test.combo) { "xfail" } else { "" }
 }
 
 /// Prints what would run. Knows of the device only what an earlier run remembered.
 fn list(args: &TestArgs, suite: &dyn Suite, waivers: &Waivers, host: &HostFacts) {
-    let taken = suite.cases().iter().filter(|case| select::takes(args, &case.id));
-    let trials = taken.map(|case| {
-        let ignored = missing(&case.requires, host).is_some();
-        Trial::test(&case.id, || Ok(())).with_kind(kind(waivers, &case.id)).with_ignored_flag(ignored)
+    let cases = suite.cases();
+    // Here the filters choose whether what would be skipped is listed.
+    let all = TestArgs { ignored: false, ..args.clone() };
+    let trials = plan::tests(&all, cases, host).into_iter().map(|test| {
+        let reason = plan::skip(cases, &test, host, false);
+        if let Some(reason) = reason.as_ref().filter(|_| !test.combo.is_plain()) {
+            // Where no reader of lists looks for tests.
+            eprintln!("{}: {reason}", test.name);
+        }
+        let kind = kind(waivers, cases, &test);
+        Trial::test(test.name, || Ok(())).with_kind(kind).with_ignored_flag(reason.is_some())
     });
     let _ = libtest_mimic::run(&libtest_arguments(args), trials.collect());
 }
@@ -191,10 +162,12 @@ fn conclude(
             .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
     };
+    let table = Variations::new(&outcomes, false);
+    let table = if table.has_any() { format!("{table}\n") } else { String::new() };
     if args.format == Some(Format::Json) {
-        eprint!("{summary}");
+        eprint!("{table}{summary}");
     } else {
-        print!("{summary}");
+        print!("{table}{summary}");
     }
     let tally = Tally::of(outcomes.values());
     // A result that could not be kept has failed without an outcome.

@@ -33,10 +33,13 @@ impl DeviceFacts {
         let entries = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|error| Unusable::Cpuid { device: device.into(), error: error.to_string() })?;
-        Ok(Self {
-            caps: caps::supported(|number| kvm.check_extension_raw(number.into())),
-            cpuid: cpuid::supported(entries.as_slice()),
-        })
+        let caps = caps::supported(|number| kvm.check_extension_raw(number.into()));
+        let mut cpuid = cpuid::supported(entries.as_slice());
+        // KVM tells of it by the capability alone, as it needs a local APIC in the kernel (KVM API 4.46).
+        if caps.contains("tsc-deadline-timer") {
+            cpuid.insert("tsc_deadline_timer".to_owned());
+        }
+        Ok(Self { caps, cpuid })
     }
 }
 

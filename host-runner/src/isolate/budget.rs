@@ -47,6 +47,7 @@ mod tests {
             requires: Requires::default(),
             machine: MachineSpec::default(),
             budget: Budget { run_ms: 1000, ..Budget::default() },
+            except: [].into(),
             steps: steps.into_iter().map(step).collect(),
             place: Place::default(),
         };

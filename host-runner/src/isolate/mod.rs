@@ -16,4 +16,5 @@ mod worker;
 
 pub use budget::time_limit;
 pub use pool::Pool;
+pub use wire::Played;
 pub use worker::serve;

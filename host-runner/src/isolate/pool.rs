@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::wire::{Answer, Request, receive, send};
+use super::wire::{Answer, Played, Request, receive, send};
 use crate::outcome::{Outcome, Verdict};
 use crate::suite::RunContext;
 
@@ -36,16 +36,16 @@ impl Pool {
         Self { idle: Mutex::default(), arguments, context }
     }
 
-    /// Plays one case in a process of its own; `started` hears that process's id. Whatever happens to
+    /// Plays one test in a process of its own; `started` hears that process's id. Whatever happens to
     /// that process or to the worker becomes the outcome.
-    pub fn play(&self, case: &str, limit: Duration, started: &mut dyn FnMut(i32)) -> Outcome {
+    pub fn play(&self, what: &Played, limit: Duration, started: &mut dyn FnMut(i32)) -> Outcome {
         let mut worker = match self.take() {
             Ok(worker) => worker,
             Err(error) => {
                 return Outcome::new(Verdict::Error, format!("a worker process cannot be started: {error}"));
             }
         };
-        match worker.play(case, limit, started) {
+        match worker.play(what, limit, started) {
             Ok((outcome, false)) => {
                 self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(worker);
                 outcome
@@ -85,13 +85,13 @@ impl Worker {
 
     fn play(
         &mut self,
-        case: &str,
+        what: &Played,
         limit: Duration,
         started: &mut dyn FnMut(i32),
     ) -> io::Result<(Outcome, bool)> {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.socket.set_read_timeout(limit.checked_add(WORKER_SLACK))?;
-        send(&mut self.socket, &Request::Play { case: case.to_owned(), limit_ms })?;
+        send(&mut self.socket, &Request::Play { what: what.clone(), limit_ms })?;
         loop {
             match receive(&mut self.answers)? {
                 Some(Answer::Started { pid }) => started(pid),

@@ -13,15 +13,26 @@ const LONGEST_LINE: u64 = 2 * LONGEST_OUTCOME as u64 + 64 * 1024;
 /// The longest outcome that a case's process may hand over, in bytes.
 pub(super) const LONGEST_OUTCOME: usize = 1 << 20;
 
+/// A test, as a worker is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Played {
+    /// Its name: a case, and what is done to it.
+    pub test: String,
+    /// Where every random choice starts.
+    pub seed: u64,
+    /// The only points at which it is perturbed.
+    pub only: Option<Vec<u32>>,
+}
+
 /// Supervisor to worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// First of all: the run.
     Context(Box<RunContext>),
-    /// Play this case.
+    /// Play this test.
     Play {
-        /// The case's id.
-        case: String,
+        /// Which.
+        what: Played,
         /// The outer bound in milliseconds.
         limit_ms: u64,
     },

@@ -11,9 +11,10 @@ use nix::sys::wait::WaitStatus;
 
 use super::child::{self, Child};
 use super::watch::{End, watch};
-use super::wire::{Answer, LONGEST_OUTCOME, Request, receive, send};
+use super::wire::{Answer, LONGEST_OUTCOME, Played, Request, receive, send};
+use crate::case::Combo;
 use crate::outcome::{Evidence, Outcome, Verdict};
-use crate::suite::{RunContext, Suite};
+use crate::suite::{Play, RunContext, Suite};
 
 /// Lines of a dead case's output that are reported.
 const OUTPUT_LINES: usize = 40;
@@ -34,8 +35,8 @@ pub fn serve(suite: &dyn Suite) -> io::Result<()> {
         match (request, &context) {
             (Request::Context(told), _) => context = Some(*told),
             (Request::Play { .. }, None) => return Err(io::Error::other("a case before the context")),
-            (Request::Play { case, limit_ms }, Some(context)) => {
-                play(suite, context, &mut socket, &requests, &case, Duration::from_millis(limit_ms))?;
+            (Request::Play { what, limit_ms }, Some(context)) => {
+                play(suite, context, &mut socket, &requests, &what, Duration::from_millis(limit_ms))?;
             }
         }
     }
@@ -47,10 +48,14 @@ fn play(
     context: &RunContext,
     socket: &mut UnixStream,
     requests: &BufReader<UnixStream>,
-    id: &str,
+    what: &Played,
     limit: Duration,
 ) -> io::Result<()> {
-    let Some(case) = suite.cases().iter().find(|case| case.id == id) else {
+    let known = Combo::of_test(&what.test).and_then(|(id, combo)| {
+        let case = suite.cases().iter().find(|case| case.id == id)?;
+        Some((case, combo))
+    });
+    let Some((case, combo)) = known else {
         let text = "the worker does not know this case: manifests changed during the run";
         let outcome = Box::new(Outcome::new(Verdict::Error, text));
         return send(socket, &Answer::Finished { outcome, stuck: false });
@@ -62,7 +67,9 @@ fn play(
             let _ = nix::unistd::close(socket);
         }
     };
-    let child: Child = child::start(&close_sockets, || suite.run(case, context))?;
+    let child: Child = child::start(&close_sockets, || {
+        suite.run(&Play { case, combo: &combo, seed: what.seed, only: what.only.as_deref() }, context)
+    })?;
     send(socket, &Answer::Started { pid: child.pid.as_raw() })?;
     let end = watch(&child, socket.as_fd(), limit, suite.grace(), &|pid| suite.end(pid))?;
     let stuck = end.status.is_none();

@@ -38,7 +38,28 @@ pub(super) fn attribute(
 }
 
 fn owns(process: i32, id: i32) -> bool {
-    process == id || Path::new(&format!("/proc/{process}/task/{id}")).exists()
+    process == id || Path::new(&format!("/proc/{process}/task/{id}")).exists() || descends(id, process)
+}
+
+/// Whether the process `id` is one that the case has moved on to.
+fn descends(mut id: i32, process: i32) -> bool {
+    for _ in 0..MOST_MOVES {
+        let Some(parent) = parent(id).filter(|parent| *parent > 1) else { return false };
+        if parent == process {
+            return true;
+        }
+        id = parent;
+    }
+    false
+}
+
+/// More than a live migration makes, each from the one before.
+const MOST_MOVES: u32 = 16;
+
+/// The second field behind the name, which may hold anything (proc_pid_stat(5)).
+fn parent(id: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -66,6 +87,17 @@ mod tests {
         let here = nix::unistd::gettid().as_raw();
         let (cases, remark) = attribute(&report(&[here]), &flights(&[me, -2]));
         assert_eq!((cases, remark), (vec![format!("case.{me}")], None));
+    }
+
+    #[test]
+    fn so_does_a_process_that_it_has_moved_on_to() {
+        let me = std::process::id().cast_signed();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert_eq!(parent(child.id().cast_signed()), Some(me));
+        let (cases, remark) = attribute(&report(&[child.id().cast_signed()]), &flights(&[me, -2]));
+        assert_eq!((cases, remark), (vec![format!("case.{me}")], None));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

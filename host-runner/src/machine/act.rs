@@ -8,15 +8,13 @@ use kvm_bindings::{kvm_guest_debug, kvm_guest_debug_arch, kvm_msi};
 use kvm_ioctls::VmFd;
 
 use super::banks::{self, failed};
-use super::build::{filter_msrs, new_vcpus, new_vm};
-use super::disturb::{Disturbance, Scene};
+use super::disturb::Disturbance;
 use super::memory::{Change, Memory};
 use super::seat::Seat;
 use super::vcpu::Vcpu;
-use super::{Machine, coalesced, msr_filter, poisoned, signal, snapshot};
+use super::{Machine, coalesced, msr_filter, poisoned, signal};
 use crate::bank::Bank;
 use crate::case::{Access, Action, Breakpoint, Delivery, MsrFilter, Places};
-use crate::exit::Exit;
 use crate::play::{Target, TargetError};
 
 impl Machine<'_> {
@@ -47,20 +45,7 @@ impl Machine<'_> {
                 let (gsi, level) = (*gsi, *level);
                 self.when(*when, move |vm, _| vm.set_irq_line(gsi, level).map_err(failed("KVM_IRQ_LINE")))
             }
-            Action::Signal { cpu, when } => {
-                let vcpu = self.vcpu(*cpu)?;
-                signal::unblock_in_run(&vcpu.fd)?;
-                vcpu.stray.store(false, Ordering::Release);
-                match when {
-                    Delivery::Now => signal::send(match &self.seats[*cpu] {
-                        Some(seat) => seat.tid,
-                        None => nix::unistd::gettid().as_raw(),
-                    }),
-                    Delivery::Running => {
-                        self.later(*cpu, |vcpu| signal::send(vcpu.tid.load(Ordering::Acquire)))
-                    }
-                }
-            }
+            Action::Signal { cpu, when } => self.signal(*cpu, *when),
             Action::ImmediateExit { cpu } => {
                 self.vcpu(*cpu)?.ask_immediate_exit();
                 Ok(())
@@ -140,16 +125,24 @@ impl Machine<'_> {
             }
             Action::SaveRestore => self.save_restore(),
             Action::Disturb { with } => with.iter().try_for_each(|churn| {
-                let scene = Scene {
-                    vm: Arc::clone(&self.vm),
-                    memory: Arc::clone(&self.memory),
-                    vcpus: self.vcpus.clone(),
-                    msr_filter: self.msr_filter.clone().unwrap_or_default(),
-                };
-                self.disturbances.push(Disturbance::start(*churn, scene)?);
+                self.disturbances.push(Disturbance::start(*churn, self.scene())?);
                 Ok(())
             }),
             Action::Quiet => self.disturbances.drain(..).try_for_each(Disturbance::end),
+        }
+    }
+
+    /// Signals a vCPU's thread.
+    pub(super) fn signal(&mut self, cpu: usize, when: Delivery) -> Result<(), TargetError> {
+        let vcpu = self.vcpu(cpu)?;
+        signal::unblock_in_run(&vcpu.fd)?;
+        vcpu.stray.store(false, Ordering::Release);
+        match when {
+            Delivery::Now => signal::send(match &self.seats[cpu] {
+                Some(seat) => seat.tid,
+                None => nix::unistd::gettid().as_raw(),
+            }),
+            Delivery::Running => self.later(cpu, |vcpu| signal::send(vcpu.tid.load(Ordering::Acquire))),
         }
     }
 
@@ -247,49 +240,6 @@ impl Machine<'_> {
         let debug = kvm_guest_debug { control, arch, ..kvm_guest_debug::default() };
         self.vcpu(cpu)?.fd.set_guest_debug(&debug).map_err(failed("KVM_SET_GUEST_DEBUG"))?;
         self.debug[cpu] = Some(debug);
-        Ok(())
-    }
-
-    fn save_restore(&mut self) -> Result<(), TargetError> {
-        let busy = self.seats.iter().flatten().any(|seat| seat.busy);
-        if busy || !self.disturbances.is_empty() || !self.later.is_empty() {
-            return Err(TargetError::Harness("`save-restore` while something else runs".into()));
-        }
-        for vcpu in &self.vcpus {
-            if vcpu.owes_completion() {
-                vcpu.ask_immediate_exit();
-                match vcpu.run(&mut self.limit)? {
-                    Exit::Intr {} => {}
-                    exit => {
-                        return Err(TargetError::Deviates {
-                            expected: "EINTR from the KVM_RUN that completes the exit before the save".into(),
-                            observed: exit.to_string(),
-                        });
-                    }
-                }
-            }
-        }
-        let saved = snapshot::save(self.host, self.spec, &self.vm, &self.vcpus)?;
-        let memory = self.memory()?;
-        let vm = new_vm(self.host, self.spec)?;
-        memory.register(&vm)?;
-        drop(memory);
-        let vcpus = new_vcpus(self.host, self.spec, &vm)?;
-        filter_msrs(&vm, self.msr_filter.as_ref())?;
-        snapshot::restore(self.spec, &vm, &vcpus, &saved)?;
-        for (seat, vcpu) in self.seats.iter_mut().zip(&vcpus) {
-            if let Some(old) = seat.take() {
-                *seat = Some(Seat::new(Arc::clone(vcpu), self.budget, old.background)?);
-            }
-        }
-        self.vcpus = vcpus;
-        for (cpu, debug) in self.debug.iter().enumerate() {
-            if let Some(debug) = debug {
-                self.vcpus[cpu].fd.set_guest_debug(debug).map_err(failed("KVM_SET_GUEST_DEBUG"))?;
-            }
-        }
-        self.vm = Arc::new(vm);
-        self.ring = None;
         Ok(())
     }
 }

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, kvm_enable_cap};
-use kvm_ioctls::VmFd;
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config};
+use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use super::Host;
 use super::banks::failed;
 use super::memory::Memory;
 use super::msr_filter;
 use super::vcpu::Vcpu;
+use super::{Host, dirty};
 use crate::case::{Irqchip, MachineSpec, MsrFilter};
 use crate::host::switches;
 use crate::play::TargetError;
@@ -52,16 +53,39 @@ pub fn new_vm(host: &Host, spec: &MachineSpec) -> Result<VmFd, TargetError> {
         }
         Irqchip::Kernel => vm.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?,
     }
+    if spec.pit {
+        // With port 0x61, which gates channel 2.
+        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..kvm_pit_config::default() };
+        vm.create_pit2(config).map_err(failed("KVM_CREATE_PIT2"))?;
+    }
+    if spec.dirty_ring {
+        enable(kvm_bindings::KVM_CAP_DIRTY_LOG_RING, dirty::RING_BYTES)
+            .map_err(failed("KVM_CAP_DIRTY_LOG_RING"))?;
+    }
     for zone in &spec.coalesced {
-        let start = if zone.pio {
-            kvm_ioctls::IoEventAddress::Pio(zone.start)
-        } else {
-            kvm_ioctls::IoEventAddress::Mmio(zone.start)
-        };
+        let start = if zone.pio { IoEventAddress::Pio(zone.start) } else { IoEventAddress::Mmio(zone.start) };
         vm.register_coalesced_mmio(start, zone.size).map_err(failed("KVM_REGISTER_COALESCED_MMIO"))?;
     }
     Ok(vm)
 }
+
+/// Coalesced zones and ioeventfds at addresses and ports that no case uses.
+pub fn bystanders(vm: &VmFd) -> Result<(), TargetError> {
+    let event = EventFd::new(0).map_err(|error| TargetError::Harness(format!("an eventfd: {error}")))?;
+    for (zone, bell) in [
+        (IoEventAddress::Mmio(BYSTANDERS_GPA), IoEventAddress::Mmio(BYSTANDERS_GPA + 0x1000)),
+        (IoEventAddress::Pio(BYSTANDERS_PORT), IoEventAddress::Pio(BYSTANDERS_PORT + 0x10)),
+    ] {
+        vm.register_coalesced_mmio(zone, 8).map_err(failed("KVM_REGISTER_COALESCED_MMIO"))?;
+        // KVM holds its own reference to the eventfd.
+        vm.register_ioevent(&event, &bell, NoDatamatch).map_err(failed("KVM_IOEVENTFD"))?;
+    }
+    Ok(())
+}
+
+/// Far from RAM, memslots and the APIC, and a port of no device.
+const BYSTANDERS_GPA: u64 = 0xfd00_0000;
+const BYSTANDERS_PORT: u64 = 0xc0c0;
 
 /// The MSR filter, if there is one.
 pub fn filter_msrs(vm: &VmFd, filter: Option<&MsrFilter>) -> Result<(), TargetError> {
@@ -89,7 +113,14 @@ fn cpuid(host: &Host, spec: &MachineSpec, index: u32) -> Result<CpuId, TargetErr
     for entry in cpuid.as_mut_slice() {
         match entry.function {
             // Initial APIC id, in bits 31:24 (SDM vol. 2A, "CPUID").
-            1 => entry.ebx = entry.ebx & 0x00ff_ffff | index << 24,
+            1 => {
+                entry.ebx = entry.ebx & 0x00ff_ffff | index << 24;
+                // KVM_GET_SUPPORTED_CPUID never has it: it is for the VMM to offer it with the local APIC in the
+                // kernel (KVM API 4.46).
+                if spec.irqchip != Irqchip::None && host.kvm.check_extension(Cap::TscDeadlineTimer) {
+                    entry.ecx |= TSC_DEADLINE_TIMER;
+                }
+            }
             0xb | 0x1f => entry.edx = index,
             _ => {}
         }
@@ -101,6 +132,9 @@ fn cpuid(host: &Host, spec: &MachineSpec, index: u32) -> Result<CpuId, TargetErr
     }
     Ok(cpuid)
 }
+
+/// CPUID.1:ECX: the local APIC's timer takes a deadline.
+const TSC_DEADLINE_TIMER: u32 = 1 << 24;
 
 /// Writes to RAM what a payload wants there.
 pub fn load(memory: &Memory, gpa: u64, bytes: &[u8]) -> Result<(), TargetError> {

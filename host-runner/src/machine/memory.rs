@@ -4,16 +4,20 @@
 //! any. Guests write to it while the host reads: all access is by copy through raw pointers.
 #![expect(unsafe_code, reason = "maps memory that a guest writes to concurrently")]
 
+mod churn;
+mod watch;
+
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::case::{FLICKER_GPA, SlotSpec};
+use crate::case::SlotSpec;
 use crate::play::TargetError;
 
 /// Bytes a page.
@@ -27,8 +31,10 @@ pub struct Slot {
     pub number: u32,
     /// Guest-physical address of the first byte.
     pub gpa: u64,
-    /// Bytes.
+    /// Bytes of host memory.
     pub len: u64,
+    /// Bytes of it that the guest sees.
+    shown: u64,
     /// Whether KVM knows it at the moment.
     pub present: bool,
     /// In which of KVM's address spaces it exists.
@@ -82,6 +88,8 @@ const BOTH: &[u32] = &[0, 1];
 pub struct Memory {
     memfd: OwnedFd,
     slots: Vec<Slot>,
+    /// Who writes to it, while that is wanted.
+    watch: Mutex<Option<watch::Watch>>,
 }
 
 // SAFETY: the mappings belong to this value alone, and every access to them is a copy between a private
@@ -100,7 +108,8 @@ impl Memory {
         let total = ram + slots.iter().map(|slot| u64::from(slot.pages) * PAGE).sum::<u64>();
         nix::unistd::ftruncate(&memfd, total.cast_signed())
             .map_err(|e| system("ftruncate of guest memory", e))?;
-        let mut memory = Self { memfd, slots: Vec::with_capacity(1 + slots.len()) };
+        let slots_to_be = Vec::with_capacity(1 + slots.len());
+        let mut memory = Self { memfd, slots: slots_to_be, watch: Mutex::new(None) };
         memory.map("ram", 0, ram, 0, true, everywhere)?;
         for spec in slots {
             let flags = if spec.read_only { KVM_MEM_READONLY } else { 0 }
@@ -130,7 +139,17 @@ impl Memory {
         let offset = self.slots.iter().map(|slot| slot.len).sum::<u64>();
         let host = self.map_at(offset, len)?;
         let number = self.slots.len() as u32;
-        self.slots.push(Slot { name: name.into(), number, gpa, len, present, spaces, flags, host });
+        self.slots.push(Slot {
+            name: name.into(),
+            number,
+            gpa,
+            len,
+            shown: len,
+            present,
+            spaces,
+            flags,
+            host,
+        });
         Ok(())
     }
 
@@ -144,9 +163,48 @@ impl Memory {
         Ok(host.map_err(|e| system("mmap of guest memory", e))?.cast())
     }
 
+    /// All bytes of all slots, present or not.
+    pub fn contents(&self) -> Vec<u8> {
+        let total = self.slots.iter().map(|slot| slot.len).sum::<u64>();
+        let mut bytes = vec![0; total as usize];
+        let mut at = 0;
+        for (index, slot) in self.slots.iter().enumerate() {
+            let end = at + slot.len as usize;
+            self.copy_slot(index, &mut bytes[at..end]);
+            at = end;
+        }
+        bytes
+    }
+
+    /// Memory of the same slots with other host memory behind them, which holds these bytes.
+    pub fn copy(&self, contents: &[u8]) -> Result<Self, TargetError> {
+        let memfd =
+            memfd_create(c"exitspec-guest", MFdFlags::MFD_CLOEXEC).map_err(|e| system("memfd_create", e))?;
+        nix::unistd::ftruncate(&memfd, contents.len().cast_signed() as i64)
+            .map_err(|e| system("ftruncate of guest memory", e))?;
+        let slots = Vec::with_capacity(self.slots.len());
+        let mut memory = Self { memfd, slots, watch: Mutex::new(None) };
+        for old in &self.slots {
+            memory.map(&old.name, old.gpa, old.len, old.flags, old.present, old.spaces)?;
+            if let Some(new) = memory.slots.last_mut() {
+                new.shown = old.shown;
+            }
+        }
+        let mut at = 0;
+        for index in 0..memory.slots.len() {
+            let end = at + memory.slots[index].len as usize;
+            let part = contents.get(at..end).ok_or_else(|| {
+                TargetError::Harness("a VM's memory through a pipe: not all of it came".into())
+            })?;
+            memory.write_slot(index, 0, part);
+            at = end;
+        }
+        Ok(memory)
+    }
+
     /// Tells KVM of every slot that is present.
     pub fn register(&self, vm: &VmFd) -> Result<(), TargetError> {
-        self.slots.iter().filter(|slot| slot.present).try_for_each(|slot| slot.tell(vm, slot.len))
+        self.slots.iter().filter(|slot| slot.present).try_for_each(|slot| slot.tell(vm, slot.shown))
     }
 
     /// The slot called `name`.
@@ -162,7 +220,8 @@ impl Memory {
     pub fn create(&mut self, vm: &VmFd, name: &str) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.present = true;
-        slot.tell(vm, slot.len)
+        slot.shown = slot.len;
+        slot.tell(vm, slot.shown)
     }
 
     /// Deletes a slot from KVM; its content stays.
@@ -176,7 +235,7 @@ impl Memory {
     pub fn relocate(&mut self, vm: &VmFd, name: &str, gpa: u64) -> Result<(), TargetError> {
         let slot = self.slot_mut(name)?;
         slot.gpa = gpa;
-        slot.tell(vm, slot.len)
+        slot.tell(vm, slot.shown)
     }
 
     /// Tells KVM of a slot as it is now but for the change; `Some(errno)`, and no change, if KVM refuses.
@@ -206,6 +265,7 @@ impl Memory {
             return Ok(Some(error.errno()));
         }
         slot.present = len != 0;
+        slot.shown = len;
         Ok(None)
     }
 
@@ -238,6 +298,7 @@ impl Memory {
     }
 
     fn write_slot(&self, slot: usize, at: u64, from: &[u8]) {
+        self.note_write(slot, at, from.len());
         let slot = &self.slots[slot];
         assert!(at + from.len() as u64 <= slot.len, "a write beyond memslot `{}`", slot.name);
         // SAFETY: the assertion keeps the write inside the slot's mapping; the source is private.
@@ -252,23 +313,14 @@ impl Memory {
         let mut pieces = Vec::with_capacity(1);
         let mut at = gpa;
         while at < end {
-            let holds = |slot: &Slot| slot.present && slot.gpa <= at && at - slot.gpa < slot.len;
+            let holds = |slot: &Slot| slot.present && slot.gpa <= at && at - slot.gpa < slot.shown;
             let index = self.slots.iter().position(holds)?;
             let slot = &self.slots[index];
-            let here = (end - at).min(slot.gpa + slot.len - at);
+            let here = (end - at).min(slot.gpa + slot.shown - at);
             pieces.push((index, (at - slot.gpa) as usize, here as usize));
             at += here;
         }
         Some(pieces)
-    }
-
-    /// Drops the host's mappings of all guest pages; the data stays in the memfd.
-    pub fn drop_pages(&self) -> Result<(), TargetError> {
-        self.slots.iter().try_for_each(|slot| {
-            // SAFETY: a shared file mapping: MADV_DONTNEED only unmaps, the next access finds the same data.
-            let dropped = unsafe { madvise(slot.host.cast(), slot.len as usize, MmapAdvise::MADV_DONTNEED) };
-            dropped.map_err(|e| system("MADV_DONTNEED on guest memory", e))
-        })
     }
 
     /// KVM_GET_DIRTY_LOG: numbers of the pages written since it was last asked, in or outside of SMM.
@@ -284,24 +336,7 @@ impl Memory {
         let logs: Vec<Vec<u64>> = logs.collect::<Result<_, _>>()?;
         Ok(in_any(&logs, (slot.len / PAGE) as u32))
     }
-
-    /// An unrelated memslot of one page comes and goes.
-    pub fn flicker(&self, vm: &VmFd) -> Result<(), TargetError> {
-        let ram = self.slot("ram")?;
-        let mut region = kvm_userspace_memory_region {
-            slot: FLICKER_SLOT,
-            guest_phys_addr: FLICKER_GPA,
-            ..ram.region(PAGE)
-        };
-        region.flags = 0;
-        set_region(vm, region)?;
-        region.memory_size = 0;
-        set_region(vm, region)
-    }
 }
-
-/// Number of the slot that [`Memory::flicker`] makes: no case declares so many.
-const FLICKER_SLOT: u32 = 100;
 
 impl Drop for Memory {
     fn drop(&mut self) {
@@ -392,15 +427,5 @@ mod tests {
         let numbers = |name: &str| memory.slot(name).unwrap().numbers().collect::<Vec<_>>();
         assert_eq!(numbers("both"), [1, 0x1_0001]);
         assert_eq!(numbers("smram"), [0x1_0002]);
-    }
-
-    #[test]
-    fn dropped_pages_keep_their_data() {
-        let memory = memory();
-        assert!(memory.write(0x1000, b"kept"));
-        memory.drop_pages().unwrap();
-        let mut bytes = [0; 4];
-        assert!(memory.read(0x1000, &mut bytes));
-        assert_eq!(&bytes, b"kept");
     }
 }

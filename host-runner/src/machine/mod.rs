@@ -7,16 +7,21 @@ mod banks;
 mod build;
 mod coalesced;
 mod decode;
+mod dirty;
 mod disturb;
 mod limit;
 mod memory;
 mod msr_filter;
+mod perturb;
+mod relocate;
+mod saved_msrs;
 mod seat;
 mod signal;
 mod smram;
 mod snapshot;
 pub mod speed;
 mod start;
+mod state_ioctls;
 mod vcpu;
 
 use std::sync::{Arc, Mutex, RwLock};
@@ -33,12 +38,13 @@ use self::limit::Limit;
 use self::memory::Memory;
 pub use self::memory::PAGE;
 use self::seat::Seat;
+pub use self::snapshot::Piece;
 use self::vcpu::Vcpu;
 use crate::bank::Bank;
 use crate::case::{Action, Bytes, MachineSpec, MsrFilter, Places, Start};
 use crate::exit::Exit;
 use crate::payload::Image;
-use crate::play::{Target, TargetError};
+use crate::play::{Perturb, Target, TargetError};
 
 /// What every machine on this host shares: made once, before any case.
 pub struct Host {
@@ -49,6 +55,8 @@ pub struct Host {
     /// The backend is kvm_intel, which needs a TSS and an identity map for real mode without
     /// unrestricted guest (KVM API 4.23, 4.41).
     pub intel: bool,
+    /// What saving and restoring a VM leaves out, to show that somebody notices.
+    pub forget: Option<Piece>,
 }
 
 /// A VM in which a case is played.
@@ -56,6 +64,8 @@ pub struct Machine<'h> {
     // Dropped in this order: threads before vCPUs, vCPUs and VM before memory.
     later: Vec<JoinHandle<Result<(), TargetError>>>,
     disturbances: Vec<Disturbance>,
+    /// The disturbances of variations.
+    storms: Vec<Disturbance>,
     seats: Vec<Option<Seat>>,
     limit: Limit,
     vcpus: Vec<Arc<Vcpu>>,
@@ -68,6 +78,12 @@ pub struct Machine<'h> {
     entry: u64,
     budget: Duration,
     ring: Option<coalesced::Ring>,
+    /// An exit that came of completing what was half done: the next run of that vCPU returns it.
+    early: Option<(usize, Exit)>,
+    /// The vCPUs' dirty rings, once they have been asked for.
+    rings: Vec<dirty::Ring>,
+    /// Whether there are coalesced zones and ioeventfds that no case asks for.
+    bystanders: bool,
     /// What KVM_SET_GUEST_DEBUG was last told, by vCPU: no ioctl reads it back.
     debug: Vec<Option<kvm_guest_debug>>,
     /// The MSR filter in force, which no ioctl reads back either.
@@ -98,6 +114,7 @@ impl<'h> Machine<'h> {
         let machine = Self {
             later: Vec::new(),
             disturbances: Vec::new(),
+            storms: Vec::new(),
             seats: vcpus.iter().map(|_| None).collect(),
             limit: Limit::new(budget)?,
             vcpus,
@@ -109,6 +126,9 @@ impl<'h> Machine<'h> {
             entry,
             budget,
             ring: None,
+            early: None,
+            rings: Vec::new(),
+            bystanders: false,
             debug: vec![None; spec.vcpus as usize],
             msr_filter: spec.msr_filter.clone(),
         };
@@ -140,6 +160,9 @@ impl<'h> Machine<'h> {
 
 impl Target for Machine<'_> {
     fn run(&mut self, cpu: usize) -> Result<Exit, TargetError> {
+        if let Some((_, exit)) = self.early.take_if(|(of, _)| *of == cpu) {
+            return Ok(exit);
+        }
         for (index, seat) in self.seats.iter_mut().enumerate() {
             if let Some(seat) = seat.as_mut().filter(|seat| seat.background && index != cpu) {
                 seat.go()?;
@@ -200,6 +223,10 @@ impl Target for Machine<'_> {
 
     fn act(&mut self, action: &Action, places: &dyn Places) -> Result<(), TargetError> {
         self.perform(action, places)
+    }
+
+    fn perturb(&mut self, what: Perturb) -> Result<(), TargetError> {
+        self.disturbed(what)
     }
 
     fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {

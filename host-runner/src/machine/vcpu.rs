@@ -154,6 +154,12 @@ impl Vcpu {
         self.set_immediate_exit(true);
     }
 
+    /// KVM_RUN has returned for another reason than the immediate exit that was asked for.
+    pub fn withdraw_immediate_exit(&self) {
+        self.immediate.store(false, Ordering::Release);
+        self.set_immediate_exit(false);
+    }
+
     /// KVM_INTERRUPT, which kvm-ioctls does not have.
     pub fn inject(&self, vector: u8) -> Result<(), Errno> {
         let interrupt = kvm_bindings::kvm_interrupt { irq: vector.into() };

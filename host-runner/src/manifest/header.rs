@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::mistake::{Notes, Span};
 use super::step::{self, Written};
 use super::table::{Spans, Table, Value, read};
-use crate::case::{Basis, Budget, Case, MachineSpec, Requires};
+use crate::case::{Basis, Budget, Case, MachineSpec, Requires, Vary};
 
 /// Keys of a `[[case]]`.
 pub(super) const CASE_KEYS: &[&str] = &[
@@ -22,10 +22,11 @@ pub(super) const CASE_KEYS: &[&str] = &[
     "requires",
     "machine",
     "budget",
+    "except",
     "steps",
 ];
 /// Keys of `[family]`.
-pub(super) const FAMILY_KEYS: &[&str] = &["name", "summary", "payload"];
+pub(super) const FAMILY_KEYS: &[&str] = &["name", "summary", "payload", "except"];
 /// Most steps that one case may write down.
 const MAX_STEPS: usize = 4096;
 
@@ -37,6 +38,8 @@ pub(super) struct Family {
     pub(super) payload: Option<String>,
     /// Where that is written.
     pub(super) payload_span: Span,
+    /// Perturbations under which no case of it is played, and why.
+    pub(super) except: BTreeMap<Vary, String>,
 }
 
 /// A case as written, valid or not.
@@ -62,6 +65,8 @@ pub(super) struct Sound {
 const SMM_CAP: &str = "x86-smm";
 const MSR_FILTER_CAP: &str = "x86-msr-filter";
 const MSR_EXITS_CAP: &str = "x86-user-space-msr";
+/// The same for a machine with an i8254.
+const PIT_CAP: &str = "pit2";
 
 /// Reads `[family]` of the file whose stem is `stem`.
 pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Family {
@@ -83,6 +88,7 @@ pub(super) fn family(value: Option<Value>, stem: &str, notes: &mut Notes) -> Fam
     }
     family.payload = table.read("payload", notes);
     family.payload_span = spans.value("payload").clone();
+    family.except = except(&mut table, &spans, notes);
     table.finish("`[family]`", FAMILY_KEYS, notes);
     family
 }
@@ -112,6 +118,8 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
     let requires = requires(&mut table, notes);
     let requires_sound = notes.count() == before;
     let budget = table.read::<Budget>("budget", notes);
+    let mut excepted = family.except.clone();
+    excepted.extend(except(&mut table, &spans, notes));
 
     if !table.has("steps") {
         notes.add(&table.span, "missing key `steps`").help("list the exits that the host must see");
@@ -136,6 +144,7 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
         (machine.smm, SMM_CAP),
         (machine.msr_filter.is_some(), MSR_FILTER_CAP),
         (!machine.msr_exits.is_empty(), MSR_EXITS_CAP),
+        (machine.pit, PIT_CAP),
     ] {
         if needed && !requires.caps.iter().any(|known| known == cap) {
             requires.caps.push(cap.to_owned());
@@ -153,11 +162,23 @@ pub(super) fn case(value: Value, family: &Family, notes: &mut Notes) -> Option<D
         requires,
         machine,
         budget: budget.unwrap_or_default(),
+        except: excepted,
         steps: steps.iter().map(|written| written.step.clone()).collect(),
         place,
     };
     let sound = Sound { machine: machine_sound, requires: requires_sound, steps: steps_sound };
     Some(Draft { case, spans, steps, sound })
+}
+
+/// Reads `except`: which perturbations are left out, each with its reason.
+fn except(table: &mut Table, spans: &Spans, notes: &mut Notes) -> BTreeMap<Vary, String> {
+    let except = table.read::<BTreeMap<Vary, String>>("except", notes).unwrap_or_default();
+    for (vary, _) in except.iter().filter(|(_, reason)| reason.trim().is_empty()) {
+        notes
+            .add(spans.value(&format!("except.{vary}")), format!("`{vary}` is excepted without a reason"))
+            .help("say why the case means nothing under it");
+    }
+    except
 }
 
 fn requires(table: &mut Table, notes: &mut Notes) -> Option<Requires> {

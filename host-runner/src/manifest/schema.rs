@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::check::{ERRNOS, MAX_THREADS, MAX_TIMES};
 use super::header::{CASE_KEYS, FAMILY_KEYS};
 use crate::bank::Bank;
-use crate::case::{Action, Basis, Budget, DataExpect, Expect, Expr, MachineSpec, On, Requires};
+use crate::case::{Action, Basis, Budget, DataExpect, Expect, Expr, MachineSpec, On, Requires, Vary};
 use crate::exit::ExitPattern;
 
 /// Where definitions are put, and how they are referred to.
@@ -40,8 +40,10 @@ pub fn schema() -> Value {
     definitions.insert("Step".into(), json!({ "description": "One step of a case.", "anyOf": steps }));
     definitions.insert("Case".into(), case);
     let text = json!({ "type": "string", "minLength": 1 });
+    let except = except();
+    let of_family = |key: &str| if key == "except" { except.clone() } else { text.clone() };
     let family: Map<String, Value> =
-        FAMILY_KEYS.iter().map(|key| ((*key).to_owned(), text.clone())).collect();
+        FAMILY_KEYS.iter().map(|key| ((*key).to_owned(), of_family(key))).collect();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "ExitSpec manifest",
@@ -79,12 +81,21 @@ fn case(generator: &mut SchemaGenerator) -> Value {
             "requires" => generator.subschema_for::<Requires>().to_value(),
             "machine" => generator.subschema_for::<MachineSpec>().to_value(),
             "budget" => generator.subschema_for::<Budget>().to_value(),
+            "except" => except(),
             _ => json!({ "type": "array", "minItems": 1, "items": { "$ref": format!("{REFERENCE}Step") } }),
         };
         properties.insert(*key, value);
     }
     let required = ["id", "summary", "basis", "reference", "detects", "scenario", "steps"];
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
+/// Perturbations, each with its reason.
+fn except() -> Value {
+    let reason = json!({ "type": "string", "minLength": 1 });
+    let names: Map<String, Value> =
+        Vary::ALL.iter().map(|vary| (vary.name().to_owned(), reason.clone())).collect();
+    json!({ "type": "object", "properties": names, "additionalProperties": false, "description": "Variations under which it is not played, each with its reason." })
 }
 
 /// The keys of every step.

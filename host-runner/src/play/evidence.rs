@@ -162,8 +162,7 @@ impl<'a> Trace<'a> {
             code: code::around(target, cpu, places),
             guest: self.messages.iter().cloned().collect(),
             trace: self.lines(),
-            kernel_log: Vec::new(),
-            stderr: Vec::new(),
+            ..Evidence::default()
         };
         let mut reason = finding.reason;
         if finding.verdict == Verdict::Timeout

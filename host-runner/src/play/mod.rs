@@ -5,6 +5,7 @@
 mod code;
 mod evidence;
 mod guest;
+mod perturb;
 mod player;
 mod show;
 mod target;
@@ -13,6 +14,7 @@ mod unchanged;
 #[cfg(test)]
 mod tests;
 
+pub use perturb::Perturb;
 pub use player::play;
 pub use show::step as show_step;
 pub use target::{Target, TargetError};

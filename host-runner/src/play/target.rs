@@ -1,5 +1,6 @@
 //! What `play` needs of a VM. The machine is one; a scripted fake in the tests is another.
 
+use super::Perturb;
 use crate::bank::Bank;
 use crate::case::{Action, Bytes, Expr, Places};
 use crate::exit::Exit;
@@ -28,6 +29,9 @@ pub trait Target {
 
     /// Does a host action. `Err(Deviates)` from the actions that compare.
     fn act(&mut self, action: &Action, places: &dyn Places) -> Result<(), TargetError>;
+
+    /// Does what no guest may notice. `Err(Deviates)` if what it compares is not so.
+    fn perturb(&mut self, what: Perturb) -> Result<(), TargetError>;
 
     /// Reads guest-physical memory; `false` if no memslot with data is there.
     fn read_memory(&mut self, gpa: u64, into: &mut [u8]) -> bool;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use exitspec_protocol::{REPORT_MAGIC, REPORT_PORT, Report, ReportKind};
 
-use super::{Target, TargetError, play};
+use super::{Perturb, Target, TargetError, play};
 use crate::bank::Bank;
 use crate::case::*;
 use crate::exit::{Direction, Exit, ExitPattern};
@@ -53,6 +53,9 @@ impl Target for Fake {
             }
             _ => Ok(()),
         }
+    }
+    fn perturb(&mut self, _: Perturb) -> Result<(), TargetError> {
+        Ok(())
     }
     fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
         Ok(std::mem::take(&mut self.unclaimed))
@@ -124,6 +127,7 @@ fn case(steps: Vec<What>) -> Case {
         requires: Requires::default(),
         machine: MachineSpec::default(),
         budget: Budget { reports: 5, ..Budget::default() },
+        except: [].into(),
         steps: steps.into_iter().enumerate().map(step).collect(),
         place: Place::default(),
     }

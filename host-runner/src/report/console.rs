@@ -8,7 +8,7 @@ use crate::outcome::{Evidence, Outcome, TraceLine, Verdict};
 
 /// The report of one case that is not good.
 ///
-/// `again` is the command that repeats the run on this host, without the case.
+/// `again` is the command that repeats it.
 pub fn failure(case: &Case, outcome: &Outcome, again: &str, paint: Paint) -> String {
     let mut text = Text { paint, lines: Vec::new() };
     text.lines.push(format!("{}: {}", paint.bold(outcome.verdict.word()), safe(&outcome.reason)));
@@ -21,7 +21,7 @@ pub fn failure(case: &Case, outcome: &Outcome, again: &str, paint: Paint) -> Str
         text.field("means", &case.detects);
     }
     text.field("see", &case.reference.join("; "));
-    text.field("again", &format!("{again} --exact {}", case.id));
+    text.field("again", again);
     text.lines.join("\n")
 }
 
@@ -62,6 +62,7 @@ impl Text {
             "registers",
             evidence.registers.iter().map(|(name, value)| registers::line(&safe(name), *value)),
         );
+        self.field("perturbed", evidence.shrunk.as_deref().unwrap_or_default());
         self.block("guest says", evidence.guest.iter().map(|line| safe(line)));
         self.block(
             "code",
@@ -114,6 +115,7 @@ mod tests {
             requires: Requires::default(),
             machine: MachineSpec::default(),
             budget: Budget::default(),
+            except: [].into(),
             steps: Vec::new(),
             place: Place { file: "m.toml".into(), line: 3, column: 1, text: "port-io.reset".into() },
         }
@@ -145,15 +147,17 @@ mod tests {
             registers: vec![("rflags".into(), 0x202)],
             code: vec![CodeLine { address: 0x10, symbol: "f+0x0".into(), text: "hlt".into(), here: true }],
             guest: vec!["hello \x1b[2J".into()],
+            shrunk: Some("at 1 of 3 points".into()),
             kernel_log: vec!["WARNING: x".into()],
             stderr: vec!["bye".into()],
+            perturbed: Vec::new(),
         };
         Outcome { verdict: Verdict::Fail, reason: "rip differs".into(), evidence: Some(Box::new(evidence)) }
     }
 
     #[test]
     fn everything_is_said_in_order() {
-        let text = failure(&case(), &outcome(), "cargo xtask test", Paint::new(false));
+        let text = failure(&case(), &outcome(), "cargo xtask test --exact port-io.reset", Paint::new(false));
         let order = [
             "fail: rip differs",
             "port-io.reset: Moving RIP",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use exitspec::case::{Basis, Budget, Case, MachineSpec, Place, Requires};
 use exitspec::host::{DeviceFacts, HostFacts, Unusable};
 use exitspec::outcome::{Outcome, Verdict};
-use exitspec::suite::{RunContext, Sources, Suite};
+use exitspec::suite::{Play, RunContext, Sources, Suite};
 
 /// The case ids, separated by commas. Set: this process is the program under test.
 pub(crate) const CASES: &str = "EXITSPEC_FAKE_CASES";
@@ -43,6 +43,7 @@ fn case(id: &str) -> Case {
         requires: Requires { caps, ..Requires::default() },
         machine: MachineSpec::default(),
         budget: Budget::default(),
+        except: [].into(),
         steps: Vec::new(),
         place: Place { file: "m.toml".into(), line: 1, column: 1, text: id.to_owned() },
     }
@@ -83,8 +84,9 @@ impl Suite for Fake {
         }
     }
 
-    fn run(&self, case: &Case, _: &RunContext) -> Outcome {
-        note("played", &format!("{}\n", case.id));
+    fn run(&self, play: &Play, _: &RunContext) -> Outcome {
+        let case = play.case;
+        note("played", &format!("{}\n", play.combo.test_name(&case.id)));
         let behaviour = case.id.rsplit('.').next().unwrap();
         match behaviour.trim_end_matches(|c: char| c.is_ascii_digit()) {
             "fail" => Outcome::new(Verdict::Fail, "rax is 0x7"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use exitspec::case::{Basis, Budget, Case, MachineSpec, Place, Requires};
 use exitspec::outcome::{Outcome, Verdict};
-use exitspec::suite::{RunContext, Sources, Suite};
+use exitspec::suite::{Play, RunContext, Sources, Suite};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 
@@ -45,6 +45,7 @@ fn case(id: &str) -> Case {
         requires: Requires::default(),
         machine: MachineSpec::default(),
         budget: Budget::default(),
+        except: [].into(),
         steps: Vec::new(),
         place: Place { file: "fake.toml".into(), line: 1, column: 1, text: id.to_owned() },
     }
@@ -55,8 +56,8 @@ impl Suite for Fake {
         &self.0
     }
 
-    fn run(&self, case: &Case, _: &RunContext) -> Outcome {
-        let done = match case.id.as_str() {
+    fn run(&self, play: &Play, _: &RunContext) -> Outcome {
+        let done = match play.case.id.as_str() {
             "t.panics-the-kernel" => fs::write("/proc/sysrq-trigger", "c").map_err(|error| error.to_string()),
             "t.kills-the-runner" => {
                 runner().and_then(|runner| kill(runner, Signal::SIGKILL).map_err(|error| error.to_string()))

@@ -81,7 +81,9 @@ impl RunnerArgs {
                 }
                 // The only option with a value that may follow a single dash.
                 "-Z" => args.rest.push(format!("-Z{}", value()?)),
-                "--format" | "--seed" => args.rest.push(format!("{name}={}", value()?)),
+                "--format" | "--seed" | "--vary" | "--vary-depth" | "--forget" => {
+                    args.rest.push(format!("{name}={}", value()?));
+                }
                 "--exact" | "--ignored" | "--include-ignored" => args.selection.push(word.to_owned()),
                 _ if word.starts_with('-') => args.rest.push(word.to_owned()),
                 _ => args.selection.push(word.to_owned()),
@@ -116,6 +118,9 @@ mod tests {
         let args = parse("-Z unstable-options --format json --test-threads=1 smm").unwrap();
         assert_eq!(args.selection, ["smm"]);
         assert_eq!(args.rest, ["-Zunstable-options", "--format=json"]);
+        let args = parse("--vary kick,threads --vary-depth 2 --forget tsc state").unwrap();
+        assert_eq!(args.selection, ["state"]);
+        assert_eq!(args.rest, ["--vary=kick,threads", "--vary-depth=2", "--forget=tsc"]);
         assert_eq!(parse("--resume").unwrap().resume, Some(Resumed::Newest));
         assert_eq!(parse("--resume=run").unwrap().resume, Some(Resumed::Named("run".into())));
         assert_eq!(parse("-- --resume").unwrap().selection, ["--", "--resume"]);

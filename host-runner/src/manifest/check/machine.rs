@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::case::{FLICKER_GPA, MachineSpec, MsrRange, SlotSpec};
+use crate::case::{FLICKER_GPA, Irqchip, MachineSpec, MsrRange, SlotSpec};
 use crate::manifest::header::Draft;
 use crate::manifest::mistake::Notes;
 use crate::manifest::table::Spans;
@@ -42,6 +42,14 @@ pub(super) fn check(draft: &Draft, notes: &mut Notes) {
             notes
                 .add(spans.value("machine.vcpus"), format!("{} vCPUs cannot be had", machine.vcpus))
                 .help("1 to 4");
+        }
+        if machine.pit && machine.irqchip != Irqchip::Kernel {
+            notes
+                .add(
+                    spans.value("machine.pit"),
+                    "KVM_CREATE_PIT2 needs the interrupt controllers of KVM_CREATE_IRQCHIP",
+                )
+                .help("give the case machine = { irqchip = \"kernel\", pit = true }");
         }
         slots(machine, spans, notes);
         zones(machine, spans, notes);

@@ -216,6 +216,12 @@ fn irqchips() {
         "{ do = \"interrupt\", vector = 32 }, { exit = \"ioapic-eoi\" }",
     );
     bad_step("{ exit = ^\"ioapic-eoi\" }", &["only a split irqchip"]);
+    for chip in ["none", "split"] {
+        let keys = format!("machine = {{ irqchip = \"{chip}\", pit = ^true }}");
+        bad_case(&keys, "{ guest = \"done\" }", &["KVM_CREATE_PIT2 needs"]);
+    }
+    let cases = fine("machine = { irqchip = \"kernel\", pit = true }", "{ guest = \"done\" }");
+    assert_eq!(cases[0].requires.caps, ["pit2"]);
     bad_step("{ do = ^\"msi\", address = 1, data = 1 }", &["KVM_SIGNAL_MSI needs an in-kernel irqchip"]);
     bad_step("{ do = ^\"irq-line\", gsi = 1, level = true }", &["KVM_IRQ_LINE needs"]);
     for key in ["check", "set"] {

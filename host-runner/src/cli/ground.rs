@@ -1,0 +1,91 @@
+//! What every run stands on: the suite, the host, the waivers, the kernel log, the workers.
+
+use std::sync::Arc;
+
+use super::Stop;
+use super::args::TestArgs;
+use super::places::Places;
+use crate::host::{Cache, HostFacts};
+use crate::isolate::Pool;
+use crate::kernel_log::KernelLog;
+use crate::suite::{Load, RunContext, Suite};
+use crate::waivers::Waivers;
+
+/// What is known before any device is opened.
+pub(super) struct Survey {
+    pub(super) places: Places,
+    pub(super) suite: Arc<dyn Suite>,
+    pub(super) host: HostFacts,
+    pub(super) waivers: Waivers,
+}
+
+impl Survey {
+    pub(super) fn take(args: &TestArgs, load: Load) -> Result<Self, Stop> {
+        let places = Places::of(&args.places, args.list);
+        let suite: Arc<dyn Suite> = load(&places.sources).map_err(Stop::Usage)?.into();
+        let mut host = HostFacts::read();
+        if let Some(bed) = &args.bed {
+            host.bed.clone_from(bed);
+        }
+        let waivers = waivers(args, &places, &host, &*suite)?;
+        Ok(Self { places, suite, host, waivers })
+    }
+
+    /// What the device can do, as an earlier run remembered it.
+    pub(super) fn remember_device(&mut self) {
+        self.host.device = Cache::in_folder(&self.places.runs).load(&self.host);
+    }
+
+    /// Asks the device; remarks are what went wrong and does not matter to the verdicts.
+    pub(super) fn ask_device(&mut self, remarks: &mut Vec<String>) -> Result<(), Stop> {
+        self.host.device = Some(self.suite.device(&self.places.device, &self.host)?);
+        if let Err(error) = Cache::in_folder(&self.places.runs).store(&self.host) {
+            remarks.push(format!("what this host can do could not be remembered for --list: {error}"));
+        }
+        Ok(())
+    }
+}
+
+/// What plays.
+pub(super) struct Ground {
+    pub(super) pool: Pool,
+    pub(super) kernel_log: KernelLog,
+    pub(super) timeout_scale: f64,
+}
+
+impl Ground {
+    /// Opens the kernel log, measures the host, and prepares workers.
+    pub(super) fn prepare(args: &TestArgs, survey: &Survey, remarks: &mut Vec<String>) -> Self {
+        let Survey { places, suite, host, .. } = survey;
+        let kernel_log = KernelLog::open(&args.kernel_log).unwrap_or_else(|error| {
+            let path = args.kernel_log.display();
+            remarks.push(format!("the kernel log is not watched: {path}: {error}; run as root to watch it"));
+            KernelLog::unwatched()
+        });
+        let slowness = suite.slowness(&places.device, host).unwrap_or_else(|error| {
+            remarks
+                .push(format!("the host's speed could not be measured, time limits are not scaled: {error}"));
+            1.0
+        });
+        let timeout_scale = args.timeout_scale * slowness;
+        let device = places.device.clone();
+        let context = RunContext { host: host.clone(), device, timeout_scale, forget: args.forget };
+        Self { pool: Pool::new(places.worker_arguments(), context), kernel_log, timeout_scale }
+    }
+}
+
+fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
+    let mut waivers = Waivers::default();
+    if args.no_waivers {
+        return Ok(waivers);
+    }
+    let folder = places.sources.manifests.join("waivers");
+    let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
+    let wanted = !args.waivers.is_empty();
+    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
+    for path in files {
+        let ids = suite.cases().iter().map(|case| case.id.as_str());
+        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
+    }
+    Ok(waivers)
+}

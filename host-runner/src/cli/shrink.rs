@@ -1,0 +1,107 @@
+//! Which of the points at which a variation did something it takes to see a deviation again.
+//!
+//! Delta debugging (Zeller and Hildebrandt, 2002): parts of the points are left out as long as the same is seen.
+
+use crate::outcome::{Outcome, Verdict};
+
+/// How often a test is played again at most.
+const PLAYS: u32 = 40;
+
+/// Plays a failed test again, at ever fewer points, and notes in its evidence what that shows. `play` plays it at these
+/// points alone.
+pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(&[u32]) -> Outcome) {
+    let Some(evidence) = outcome.evidence.as_mut().filter(|evidence| !evidence.perturbed.is_empty()) else {
+        return;
+    };
+    let all = evidence.perturbed.clone();
+    let mut plays = 0;
+    let mut fails = |points: &[u32]| {
+        plays += 1;
+        play(points).verdict == Verdict::Fail
+    };
+    evidence.shrunk = Some(if fails(&[]) {
+        "it deviates without any perturbation as well".to_owned()
+    } else if fails(&all) {
+        let least = least(&all, &mut fails);
+        let shown = least.iter().take(16).map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let more = if least.len() > 16 { ", ..." } else { "" };
+        format!(
+            "at {} of {} points it takes to see this: before run {shown}{more} of a vCPU",
+            least.len(),
+            all.len()
+        )
+    } else {
+        let seen = (0..8).filter(|_| fails(&all)).count();
+        format!("at {} points; played again with the same choices, it deviates {seen} times of 9", all.len())
+    });
+}
+
+/// The smallest set of points that is found to fail.
+fn least(all: &[u32], fails: &mut dyn FnMut(&[u32]) -> bool) -> Vec<u32> {
+    let (mut points, mut parts, mut plays) = (all.to_vec(), 2, 0);
+    while points.len() > 1 && plays < PLAYS {
+        let size = points.len().div_ceil(parts);
+        let smaller = (0..points.len()).step_by(size).find_map(|start| {
+            plays += 1;
+            let end = (start + size).min(points.len());
+            let without = [&points[..start], &points[end..]].concat();
+            (plays <= PLAYS && !without.is_empty() && fails(&without)).then_some(without)
+        });
+        match smaller {
+            Some(smaller) => {
+                points = smaller;
+                parts = (parts - 1).max(2);
+            }
+            None if parts >= points.len() => break,
+            None => parts = (parts * 2).min(points.len()),
+        }
+    }
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Evidence;
+
+    fn shrunk(perturbed: &[u32], deviates: impl FnMut(&[u32]) -> bool) -> String {
+        let mut deviates = deviates;
+        let evidence = Evidence { perturbed: perturbed.to_vec(), ..Evidence::default() };
+        let mut outcome = Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, "x") };
+        shrink(&mut outcome, |points| {
+            Outcome::new(if deviates(points) { Verdict::Fail } else { Verdict::Pass }, "")
+        });
+        outcome.evidence.unwrap().shrunk.unwrap()
+    }
+
+    #[test]
+    fn the_points_that_matter_are_found() {
+        let all: Vec<u32> = (1..=20).collect();
+        let text = shrunk(&all, |points| points.contains(&7));
+        assert!(text.starts_with("at 1 of 20 points") && text.contains("before run 7 of"), "{text}");
+        let text = shrunk(&all, |points| points.contains(&3) && points.contains(&18));
+        assert!(text.contains("at 2 of 20") && text.contains("3, 18"), "{text}");
+    }
+
+    #[test]
+    fn what_does_not_repeat_is_said_with_its_frequency() {
+        let mut plays = 0;
+        let text = shrunk(&[1, 2], |_| {
+            plays += 1;
+            plays % 5 == 0
+        });
+        assert!(text.contains("times of 9"), "{text}");
+        assert!(shrunk(&[1], |_| true).contains("without any perturbation"));
+    }
+
+    #[test]
+    fn it_ends() {
+        let all: Vec<u32> = (1..=4096).collect();
+        let mut plays = 0;
+        shrunk(&all, |points| {
+            plays += 1;
+            points.len() > 1
+        });
+        assert!(plays <= PLAYS + 3, "{plays}");
+    }
+}

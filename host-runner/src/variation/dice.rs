@@ -1,0 +1,86 @@
+//! Random decisions that repeat: the same seed, case and variation decide the same at the same point.
+
+/// Decides at which points a variation acts, and how.
+#[derive(Debug)]
+pub struct Dice {
+    seed: u64,
+    point: u32,
+    /// The only points at which anything is done; `None`: wherever the dice say so.
+    only: Option<Vec<u32>>,
+    acted: Vec<u32>,
+}
+
+/// Most points that are remembered.
+const REMEMBERED: usize = 4096;
+
+impl Dice {
+    /// Dice for one test, by its name.
+    pub fn new(seed: u64, test: &str, only: Option<Vec<u32>>) -> Self {
+        // FNV-1a: stable over versions and machines, which a hash map's hasher does not promise.
+        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let seed = test.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, hash);
+        Self { seed, point: 0, only, acted: Vec::new() }
+    }
+
+    /// The next point: a vCPU is about to be let into KVM_RUN.
+    pub fn next_point(&mut self) {
+        self.point += 1;
+    }
+
+    /// Whether the variation acts at this point, which happens with this chance; if so, what chooses how.
+    pub fn acts(&mut self, variation: usize, chance: f64) -> Option<fastrand::Rng> {
+        if self.only.as_ref().is_some_and(|only| !only.contains(&self.point)) {
+            return None;
+        }
+        // A generator for each point, so that leaving one out does not change what happens at the others.
+        let mixed = self.seed ^ u64::from(self.point) << 8 ^ variation as u64;
+        let mut rng = fastrand::Rng::with_seed(mixed);
+        if rng.f64() >= chance {
+            return None;
+        }
+        if self.acted.last() != Some(&self.point) && self.acted.len() < REMEMBERED {
+            self.acted.push(self.point);
+        }
+        Some(rng)
+    }
+
+    /// The points at which anything was done.
+    pub fn acted(self) -> Vec<u32> {
+        self.acted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the dice choose at ten points, `None` where nothing is done.
+    fn choices(seed: u64, test: &str, only: Option<&[u32]>) -> (Vec<Option<u32>>, Vec<u32>) {
+        let mut dice = Dice::new(seed, test, only.map(<[u32]>::to_vec));
+        let choose = |dice: &mut Dice| {
+            dice.next_point();
+            dice.acts(0, 0.5).map(|mut rng| rng.u32(..))
+        };
+        let chosen = (0..10).map(|_| choose(&mut dice)).collect();
+        (chosen, dice.acted())
+    }
+
+    #[test]
+    fn the_same_seed_and_test_decide_the_same() {
+        assert_eq!(choices(1, "a.b~kick", None), choices(1, "a.b~kick", None));
+        assert_ne!(choices(1, "a.b~kick", None), choices(2, "a.b~kick", None));
+        assert_ne!(choices(1, "a.b~kick", None), choices(1, "a.c~kick", None));
+    }
+
+    #[test]
+    fn leaving_points_out_does_not_change_the_others() {
+        let (all, acted) = choices(1, "a.b~kick", None);
+        assert!(acted.len() > 2 && acted.len() < 10, "{acted:?}");
+        let kept = [acted[0], acted[2]];
+        let (some, acted) = choices(1, "a.b~kick", Some(&kept));
+        assert_eq!(acted, kept);
+        for (point, (all, some)) in (1..).zip(all.iter().zip(&some)) {
+            assert_eq!(*some, if kept.contains(&point) { *all } else { None }, "{point}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `single-step`: KVM_GUESTDBG_SINGLESTEP over the whole guest, with a stop at every instruction boundary, once.
+//!
+//! The stops are compared with the code: with interrupts off, behind an instruction that can neither jump nor fault nor
+//! exit, the next stop is at the one that follows it. Anything else is left to the steps, which must see the same
+//! trace as ever. The handler of an exception may run without stops up to an exit, as its delivery clears TF.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
+
+use super::{Variation, Whose, uses};
+use crate::bank::Bank;
+use crate::case::Case;
+use crate::exit::Exit;
+use crate::play::{Perturb, Target, TargetError};
+
+/// A single-stepped guest.
+#[derive(Default)]
+pub(super) struct SingleStep {
+    /// The instruction at which the last stop was, if the next stop can be told from it.
+    before: Option<Instruction>,
+}
+
+impl Variation for SingleStep {
+    fn conflict(&self, case: &Case) -> Option<&'static str> {
+        if uses::debugging(case) {
+            return Some("the case itself debugs its guest");
+        }
+        if uses::interruptions(case) || uses::concurrency(case) {
+            return Some("the case needs a guest that runs by itself");
+        }
+        if uses::relocation(case) {
+            return Some("a stop would come between the exit and the save");
+        }
+        (case.machine.vcpus > 1).then_some("a vCPU that waits for another would be stepped for ever")
+    }
+
+    fn slowness(&self) -> u32 {
+        6
+    }
+
+    fn begin(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
+        target.perturb(Perturb::SingleStep(true))
+    }
+
+    fn host_acts(&mut self) {
+        self.before = None;
+    }
+
+    fn at_exit(&mut self, cpu: usize, exit: &Exit, target: &mut dyn Target) -> Result<Whose, TargetError> {
+        let before = self.before.take();
+        let Exit::Debug { pc, .. } = exit else { return Ok(Whose::Guest) };
+        if let Some(before) = before.filter(|before| *pc != before.next_ip()) {
+            return Err(TargetError::Deviates {
+                expected: format!("a single-step stop at {:#x}, behind `{before}`", before.next_ip()),
+                observed: format!("one at {pc:#x}"),
+            });
+        }
+        // As debuggers do: TF is gone where an exception or interrupt has been taken.
+        target.perturb(Perturb::SingleStep(true))?;
+        self.before = predictable(*pc, cpu, target)?;
+        Ok(Whose::Mine)
+    }
+
+    fn finish(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
+        target.perturb(Perturb::SingleStep(false))
+    }
+}
+
+/// The 64-bit instruction at this address if the stop behind it can be told from it.
+fn predictable(pc: u64, cpu: usize, target: &mut dyn Target) -> Result<Option<Instruction>, TargetError> {
+    let [long, efer] = target.bank(cpu, Bank::Sregs, &["cs.l", "efer"])?[..] else { return Ok(None) };
+    let [rflags] = target.bank(cpu, Bank::Regs, &["rflags"])?[..] else { return Ok(None) };
+    if long == 0 || efer & EFER_LMA == 0 || rflags & RFLAGS_IF != 0 {
+        return Ok(None);
+    }
+    // Payloads run where they are in physical memory.
+    let mut code = [0; 15];
+    if !target.read_memory(pc, &mut code) {
+        return Ok(None);
+    }
+    let instruction = Decoder::with_ip(64, &code, pc, DecoderOptions::NONE).decode();
+    Ok(Some(instruction).filter(goes_straight_on))
+}
+
+/// Whether it neither jumps nor faults nor exits: it moves or computes between general registers.
+fn goes_straight_on(instruction: &Instruction) -> bool {
+    let general = |operand: u32| match instruction.op_kind(operand) {
+        OpKind::Register => instruction.op_register(operand).is_gpr(),
+        OpKind::Memory => false,
+        _ => true,
+    };
+    matches!(
+        instruction.mnemonic(),
+        Mnemonic::Add
+            | Mnemonic::And
+            | Mnemonic::Cmp
+            | Mnemonic::Dec
+            | Mnemonic::Inc
+            | Mnemonic::Mov
+            | Mnemonic::Neg
+            | Mnemonic::Nop
+            | Mnemonic::Not
+            | Mnemonic::Or
+            | Mnemonic::Shl
+            | Mnemonic::Shr
+            | Mnemonic::Sub
+            | Mnemonic::Test
+            | Mnemonic::Xor
+    ) && (0..instruction.op_count()).all(general)
+}
+
+const EFER_LMA: u64 = 1 << 10;
+const RFLAGS_IF: u64 = 1 << 9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(code: &[u8]) -> Instruction {
+        Decoder::with_ip(64, code, 0x1000, DecoderOptions::NONE).decode()
+    }
+
+    #[test]
+    fn only_straight_code_is_predicted() {
+        let predicted = |code: &[u8]| goes_straight_on(&decode(code));
+        assert!(predicted(&[0x90]), "NOP");
+        assert!(predicted(&[0x48, 0x89, 0xd8]), "MOV RAX, RBX");
+        assert!(predicted(&[0x83, 0xc0, 0x01]), "ADD EAX, 1");
+        assert!(!predicted(&[0xee]), "OUT");
+        assert!(!predicted(&[0xeb, 0x10]), "JMP");
+        assert!(!predicted(&[0x8e, 0xd0]), "MOV SS, EAX");
+        assert!(!predicted(&[0x0f, 0x20, 0xc0]), "MOV RAX, CR0");
+        assert!(!predicted(&[0x8b, 0x03]), "MOV EAX, [RBX]");
+        assert!(!predicted(&[0xfb]), "STI");
+        assert!(!predicted(&[0x0f, 0x0b]), "UD2");
+    }
+}
