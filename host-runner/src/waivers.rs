@@ -34,6 +34,8 @@ pub struct Waiver {
     pub expect: Verdict,
     /// Under which perturbations it deviates so; none: as it is, and maybe under any.
     pub vary: Vec<Vary>,
+    /// Whether it holds at other times, so that holding is no surprise.
+    pub sometimes: bool,
     /// Texts of which one must occur in the outcome's reason or in a mismatch; none of them means any outcome.
     pub observed: Vec<String>,
     /// `file:line`.
@@ -61,6 +63,8 @@ struct Entry {
     observed: Option<Observed>,
     #[serde(default)]
     vary: Vec<Vary>,
+    #[serde(default)]
+    sometimes: bool,
     /// Module parameters without which the waiver does not apply: `"kvm_amd.npt" = "0"`.
     #[serde(default)]
     params: BTreeMap<String, String>,
@@ -158,6 +162,7 @@ impl Waivers {
                     link: entry.link.clone(),
                     expect: entry.expect.verdict(),
                     vary: entry.vary.clone(),
+                    sometimes: entry.sometimes,
                     observed: observed.clone(),
                     place: place(text, file, start, false),
                 };
@@ -189,7 +194,7 @@ impl Waivers {
     /// Whether a test that holds would be a surprise.
     pub fn expects_deviation(&self, case: &str, combo: &Combo) -> bool {
         let waiver = if combo.is_plain() { self.get(case) } else { self.under(case, combo) };
-        waiver.is_some()
+        waiver.is_some_and(|waiver| !waiver.sometimes)
     }
 
     /// The text they were read from; empty without a file.
@@ -216,6 +221,7 @@ impl Waiver {
     fn apply(&self, mut outcome: Outcome) -> Outcome {
         match outcome.verdict {
             Verdict::Skip | Verdict::Xfail | Verdict::Xpass => outcome,
+            Verdict::Pass if self.sometimes => outcome,
             Verdict::Pass => Outcome::new(
                 Verdict::Xpass,
                 format!("it holds, although {} waives it ({}): remove the waiver", self.place, self.reason),
@@ -366,6 +372,15 @@ mod tests {
         assert!(error(&format!("{ONE}because = 1\n")).starts_with("w.toml:4:1: unknown field"));
         assert!(error(&format!("{ONE}expect = \"pass\"\n")).starts_with("w.toml:4:10: "));
         assert!(error("[[waiver]]\ncase = \"a.one\"\nreason = \" \"\n").contains("no reason"));
+    }
+
+    #[test]
+    fn what_deviates_at_times_may_hold() {
+        let waivers = parse(&format!("{ONE}sometimes = true\n")).unwrap();
+        let verdict = |outcome| waivers.apply("a.one", &Combo::PLAIN, outcome).verdict;
+        assert_eq!(verdict(Outcome::pass()), Verdict::Pass);
+        assert_eq!(verdict(Outcome::new(Verdict::Fail, "x")), Verdict::Xfail);
+        assert!(!waivers.expects_deviation("a.one", &Combo::PLAIN), "nothing to expect");
     }
 
     #[test]
