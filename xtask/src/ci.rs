@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     step("test-manifests/schema.json, written for editors");
     schema::run()?;
     if Path::new("/dev/kvm").exists() || args.require_kvm {
-        step("the suite on /dev/kvm");
+        step("the suite on /dev/kvm, under every variation");
         crate::test::check()?;
     } else {
         println!("\nthere is no /dev/kvm here: the suite itself has not run");

@@ -5,6 +5,7 @@ mod build;
 mod ci;
 mod kernel;
 mod schema;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Verb {
     Build(build::Args),
     /// Build guests and runner, then run the suite (or what the arguments select of it).
     Test(test::Args),
+    /// Build guests and runner, then play cases at random, under any variation, for a time.
+    Soak(soak::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
+        Verb::Soak(args) => soak::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

@@ -46,10 +46,11 @@ fn in_bed(kind: Kind, bed: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
     bed::run(kind, bed, bed::RunnerArgs::of(words)?)
 }
 
-/// Runs the whole suite and comes back; an error unless it conforms.
+/// Runs the whole suite, under every variation, and comes back; an error unless it conforms.
 pub(crate) fn check() -> anyhow::Result<()> {
     build::run(&build::Args::default())?;
-    let status = suite().status().context("cannot start cargo to run the suite")?;
+    let status =
+        suite().args(["--vary=all", "--quiet"]).status().context("cannot start cargo to run the suite")?;
     if !status.success() {
         bail!("the suite does not hold ({status})");
     }
@@ -75,8 +76,13 @@ pub(crate) fn prepare_bed(kind: Kind, words: &[&str]) -> anyhow::Result<Option<a
 
 /// The runner's verb `test` with this workspace's manifests and payloads.
 pub(crate) fn suite() -> Command {
+    suite_of("test")
+}
+
+/// A verb of the runner that plays cases, with this workspace's manifests and payloads.
+pub(crate) fn suite_of(verb: &str) -> Command {
     let mut command = runner();
-    command.arg("test");
+    command.arg(verb);
     command.arg("--manifests").arg(build::workspace().join("test-manifests"));
     command.arg("--payloads").arg(build::payloads());
     command

@@ -11,6 +11,11 @@ use nix::sys::stat::Mode;
 
 use crate::fake::REAL_DEVICE;
 use crate::lab::Lab;
+use crate::variations::{
+    a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
+    a_soak_tells_a_deviation_once_and_counts_it, tests_are_named_and_counted, waivers_know_variations,
+    what_is_left_out_says_why,
+};
 
 pub(crate) fn all() -> Vec<Trial> {
     macro_rules! trials {
@@ -39,6 +44,12 @@ pub(crate) fn all() -> Vec<Trial> {
         listing_opens_no_device,
         under_nextest,
         filters_and_formats,
+        tests_are_named_and_counted,
+        a_failure_is_shrunk_and_can_be_repeated,
+        what_is_left_out_says_why,
+        waivers_know_variations,
+        a_killed_run_goes_on_with_its_variations,
+        a_soak_tells_a_deviation_once_and_counts_it,
     ]
 }
 

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use exitspec::case::{Basis, Budget, Case, MachineSpec, Place, Requires};
+use exitspec::case::{Basis, Budget, Case, MachineSpec, Place, Requires, Vary};
 use exitspec::host::{DeviceFacts, HostFacts, Unusable};
-use exitspec::outcome::{Outcome, Verdict};
+use exitspec::outcome::{Evidence, Outcome, Verdict};
 use exitspec::suite::{Play, RunContext, Sources, Suite};
 
 /// The case ids, separated by commas. Set: this process is the program under test.
@@ -43,7 +43,11 @@ fn case(id: &str) -> Case {
         requires: Requires { caps, ..Requires::default() },
         machine: MachineSpec::default(),
         budget: Budget::default(),
-        except: [].into(),
+        except: if id.contains("excepts-kick") {
+            [(Vary::Kick, "it says so".to_owned())].into()
+        } else {
+            [].into()
+        },
         steps: Vec::new(),
         place: Place { file: "m.toml".into(), line: 1, column: 1, text: id.to_owned() },
     }
@@ -89,6 +93,11 @@ impl Suite for Fake {
         note("played", &format!("{}\n", play.combo.test_name(&case.id)));
         let behaviour = case.id.rsplit('.').next().unwrap();
         match behaviour.trim_end_matches(|c: char| c.is_ascii_digit()) {
+            // Deviates when it is perturbed at the fifth of eight points.
+            "at-five" if !play.combo.is_plain() && play.only.is_none_or(|only| only.contains(&5)) => {
+                let evidence = Evidence { perturbed: (1..=8).collect(), ..Evidence::default() };
+                Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, "rax is 0x7") }
+            }
             "fail" => Outcome::new(Verdict::Fail, "rax is 0x7"),
             "error" => Outcome::new(Verdict::Error, "the case is broken"),
             "timeout" => Outcome::new(Verdict::Timeout, "no exit within 5 ms"),

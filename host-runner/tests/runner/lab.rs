@@ -63,6 +63,12 @@ impl Lab {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env_remove("NEXTEST").env_remove("NEXTEST_RUN_ID");
         command.env(fake::CASES, &self.cases).env(fake::SCRATCH, self.folder.path());
+        // A verb comes before its options.
+        let (verb, arguments) = match arguments {
+            ["soak", rest @ ..] => (Some("soak"), rest),
+            all => (None, all),
+        };
+        command.args(verb);
         command.arg(format!("--run-dir={}", self.path("runs").display()));
         command.arg(format!("--manifests={}", self.path("manifests").display()));
         command.arg(format!("--payloads={}", self.path("payloads").display()));
