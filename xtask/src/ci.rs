@@ -12,6 +12,9 @@ use crate::bed::kernel::Spec;
 use crate::bed::kind::Kind;
 use crate::{bed, build, schema};
 
+/// The variations in which nothing races with the guest, so that a verdict of theirs is the same each time.
+const STEADY: &str = "save-restore,live-migration,threads,dirty-log,dirty-ring,cpuid-min,coalesce";
+
 /// The kernel for a bed whose own cannot be had.
 const SPARE: &str = "debian:6.12";
 
@@ -45,8 +48,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     step("test-manifests/schema.json, written for editors");
     schema::run()?;
     if Path::new("/dev/kvm").exists() || args.require_kvm {
-        step("the suite on /dev/kvm, under every variation");
-        crate::test::check()?;
+        step(&format!("the suite on /dev/kvm, also under {STEADY}"));
+        crate::test::check(STEADY)?;
     } else {
         println!("\nthere is no /dev/kvm here: the suite itself has not run");
     }
