@@ -185,16 +185,18 @@ impl Waivers {
         self.by_case.get(case)?.iter().find(|waiver| waiver.vary.is_empty())
     }
 
-    /// The waiver for a case under perturbations.
-    fn under(&self, case: &str, combo: &Combo) -> Option<&Waiver> {
-        let about = |waiver: &&Waiver| combo.varies().iter().any(|vary| waiver.vary.contains(vary));
-        self.by_case.get(case)?.iter().find(about)
+    /// Whether a test that holds would be a surprise: a waiver is for just these perturbations, or for the case as it is.
+    pub fn expects_deviation(&self, case: &str, combo: &Combo) -> bool {
+        self.certain(case, combo).is_some()
     }
 
-    /// Whether a test that holds would be a surprise.
-    pub fn expects_deviation(&self, case: &str, combo: &Combo) -> bool {
-        let waiver = if combo.is_plain() { self.get(case) } else { self.under(case, combo) };
-        waiver.is_some_and(|waiver| !waiver.sometimes)
+    fn certain(&self, case: &str, combo: &Combo) -> Option<&Waiver> {
+        let covers = |waiver: &&Waiver| {
+            combo.varies().iter().all(|vary| waiver.vary.contains(vary))
+                && waiver.vary.is_empty() == combo.is_plain()
+                && !waiver.sometimes
+        };
+        self.by_case.get(case)?.iter().find(covers)
     }
 
     /// The text they were read from; empty without a file.
@@ -205,12 +207,18 @@ impl Waivers {
     /// The outcome in the light of the case's waivers, if it has any. A deviation of the case as it is may show under
     /// perturbations as well, or may not: only the case as it is tells whether its waiver is stale.
     pub fn apply(&self, case: &str, combo: &Combo, outcome: Outcome) -> Outcome {
-        let waiver = match self.under(case, combo) {
-            Some(waiver) => Some(waiver),
-            None if !combo.is_plain() && outcome.verdict == Verdict::Pass => None,
-            None => self.get(case),
+        if outcome.verdict == Verdict::Pass {
+            return match self.certain(case, combo) {
+                Some(waiver) => waiver.apply(outcome),
+                None => outcome,
+            };
+        }
+        let about = |waiver: &&Waiver| {
+            waiver.vary.is_empty() || combo.varies().iter().any(|vary| waiver.vary.contains(vary))
         };
-        match waiver {
+        let waivers: Vec<&Waiver> = self.by_case.get(case).into_iter().flatten().filter(about).collect();
+        let fits = |waiver: &&&Waiver| waiver.expect == outcome.verdict && waiver.is_observed(&outcome);
+        match waivers.iter().find(fits).or(waivers.first()) {
             Some(waiver) => waiver.apply(outcome),
             None => outcome,
         }
@@ -221,7 +229,6 @@ impl Waiver {
     fn apply(&self, mut outcome: Outcome) -> Outcome {
         match outcome.verdict {
             Verdict::Skip | Verdict::Xfail | Verdict::Xpass => outcome,
-            Verdict::Pass if self.sometimes => outcome,
             Verdict::Pass => Outcome::new(
                 Verdict::Xpass,
                 format!("it holds, although {} waives it ({}): remove the waiver", self.place, self.reason),

@@ -109,6 +109,12 @@ fn may_resume(
     host: &HostFacts,
     fingerprint: &Fingerprint,
 ) -> Result<(), Stop> {
+    if found.header.selected.is_empty() {
+        let path = path.display();
+        return Err(Stop::Usage(format!(
+            "{path} is a soak's, which has nothing left to do; name the run to resume"
+        )));
+    }
     let mut differences = found.header.host.differences(host);
     differences.extend(found.header.fingerprint.differences(fingerprint));
     if args.seed.is_some_and(|seed| seed != found.header.seed) {

@@ -33,7 +33,12 @@ impl Test {
 
 /// What the command line asks for, in the order of the suite. A case that the host cannot play is there once.
 pub(super) fn tests(args: &TestArgs, cases: &[Case], host: &HostFacts) -> Vec<Test> {
-    let combos = Combo::of(&varies(args), args.vary_depth);
+    let mut combos = Combo::of(&varies(args), args.vary_depth);
+    // A test's name asks for what is done in it.
+    let named = args.filters.iter().filter_map(|filter| Combo::of_test(filter)).map(|(_, combo)| combo);
+    combos.extend(named.filter(|combo| !combo.is_plain()));
+    combos.sort();
+    combos.dedup();
     let mut tests = Vec::new();
     for (index, case) in cases.iter().enumerate() {
         let missing = missing(&case.requires, host).is_some();
@@ -58,7 +63,7 @@ pub(super) fn skip(cases: &[Case], test: &Test, host: &HostFacts, forced: bool) 
         .or_else(|| variation::excluded(case, &test.combo))
 }
 
-/// The perturbations that the command line names, or that its filters do.
+/// The perturbations that the command line names.
 fn varies(args: &TestArgs) -> Vec<Vary> {
     let mut varies: Vec<Vary> = Vec::new();
     for word in &args.vary {
@@ -66,9 +71,6 @@ fn varies(args: &TestArgs) -> Vec<Vary> {
             Varies::All => varies.extend(Vary::ALL),
             Varies::One(vary) => varies.push(*vary),
         }
-    }
-    for (_, combo) in args.filters.iter().filter_map(|filter| Combo::of_test(filter)) {
-        varies.extend(combo.varies());
     }
     varies.sort_unstable();
     varies.dedup();

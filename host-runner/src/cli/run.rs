@@ -42,16 +42,19 @@ impl Run {
         let limit = time_limit(case, self.timeout_scale * f64::from(variation::slowness(&test.combo)));
         self.keep(|journal| journal.started(&test.name, limit))?;
         let start = Instant::now();
-        self.kernel_log.begin(&test.name);
-        let once = |only: Option<&[u32]>| {
-            self.pool.play(&played(test, self.seed, only), limit, &mut |pid| {
-                self.kernel_log.started(&test.name, pid);
-            })
+        let once = |what: &Played| {
+            self.kernel_log.begin(&test.name);
+            let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(&test.name, pid));
+            with_kernel_log(outcome, self.kernel_log.end(&test.name))
         };
-        let outcome = with_kernel_log(once(None), self.kernel_log.end(&test.name));
+        let outcome = once(&played(test, self.seed, None));
         let mut outcome = self.waivers.apply(&case.id, &test.combo, outcome);
-        if outcome.verdict == Verdict::Fail {
-            shrink(&mut outcome, |only| once(Some(only)));
+        if outcome.verdict == Verdict::Fail && !test.combo.is_plain() {
+            let plain = Played { test: case.id.clone(), seed: self.seed, only: None };
+            shrink(&mut outcome, |only| match only {
+                None => once(&plain),
+                Some(points) => once(&played(test, self.seed, Some(points))),
+            });
         }
         self.keep(|journal| journal.finished(&test.name, &outcome, start.elapsed()))?;
         self.settle(test, outcome)
@@ -80,10 +83,7 @@ impl Run {
         if test.combo.is_plain() {
             return format!("{again} --exact {}", test.name);
         }
-        // A name with its perturbations asks for them by itself, for two together at depth 2.
-        let depth = test.combo.varies().len();
-        let depth = if depth > 1 { format!(" --vary-depth {depth}") } else { String::new() };
-        format!("{again} --seed {seed}{depth} --exact {}", test.name)
+        format!("{again} --seed {seed} --exact {}", test.name)
     }
 
     /// Writes to the journal; a result that cannot be kept is a failure, as the promise is broken.

@@ -2,27 +2,31 @@
 //!
 //! Delta debugging (Zeller and Hildebrandt, 2002): parts of the points are left out as long as the same is seen.
 
+use std::time::{Duration, Instant};
+
 use crate::outcome::{Outcome, Verdict};
 
 /// How often a test is played again at most.
 const PLAYS: u32 = 40;
+/// How long that may take: whoever waits for the verdict takes a longer silence for a machine that hangs.
+const TIME: Duration = Duration::from_secs(20);
 
 /// Plays a failed test again, at ever fewer points, and notes in its evidence what that shows. `play` plays it at these
-/// points alone.
-pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(&[u32]) -> Outcome) {
-    let Some(evidence) = outcome.evidence.as_mut().filter(|evidence| !evidence.perturbed.is_empty()) else {
-        return;
+/// points alone, or for `None` the case as it is.
+pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>) -> Outcome) {
+    let Some(evidence) = &outcome.evidence else { return };
+    let (all, wanted) = (evidence.perturbed.clone(), head(&outcome.reason).to_owned());
+    let end = Instant::now() + TIME;
+    let mut is_seen = |points: Option<&[u32]>| {
+        let again = play(points);
+        again.verdict == Verdict::Fail && head(&again.reason) == wanted
     };
-    let all = evidence.perturbed.clone();
-    let mut plays = 0;
-    let mut fails = |points: &[u32]| {
-        plays += 1;
-        play(points).verdict == Verdict::Fail
-    };
-    evidence.shrunk = Some(if fails(&[]) {
-        "it deviates without any perturbation as well".to_owned()
-    } else if fails(&all) {
-        let least = least(&all, &mut fails);
+    let text = if is_seen(None) {
+        "the case deviates so without any perturbation as well".to_owned()
+    } else if all.is_empty() {
+        "the case as it is does not deviate so".to_owned()
+    } else if is_seen(Some(&all)) {
+        let least = least(&all, &mut |points| Instant::now() < end && is_seen(Some(points)));
         let shown = least.iter().take(16).map(u32::to_string).collect::<Vec<_>>().join(", ");
         let more = if least.len() > 16 { ", ..." } else { "" };
         format!(
@@ -31,9 +35,21 @@ pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(&[u32]) -> Outc
             all.len()
         )
     } else {
-        let seen = (0..8).filter(|_| fails(&all)).count();
-        format!("at {} points; played again with the same choices, it deviates {seen} times of 9", all.len())
-    });
+        let again = (0..8).take_while(|_| Instant::now() < end).map(|_| u32::from(is_seen(Some(&all))));
+        let (times, seen) = again.fold((1, 0), |(times, seen), one| (times + 1, seen + one));
+        format!(
+            "at {} points; played again with the same choices, it deviates {seen} times of {times}",
+            all.len()
+        )
+    };
+    if let Some(evidence) = &mut outcome.evidence {
+        evidence.shrunk = Some(text);
+    }
+}
+
+/// What tells one deviation from another: what was expected, and not the numbers that came.
+fn head(reason: &str) -> &str {
+    reason.split(", observed").next().unwrap_or(reason)
 }
 
 /// The smallest set of points that is found to fail.
@@ -69,7 +85,7 @@ mod tests {
         let evidence = Evidence { perturbed: perturbed.to_vec(), ..Evidence::default() };
         let mut outcome = Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, "x") };
         shrink(&mut outcome, |points| {
-            Outcome::new(if deviates(points) { Verdict::Fail } else { Verdict::Pass }, "")
+            Outcome::new(if deviates(points.unwrap_or(&[])) { Verdict::Fail } else { Verdict::Pass }, "x")
         });
         outcome.evidence.unwrap().shrunk.unwrap()
     }
@@ -90,7 +106,7 @@ mod tests {
             plays += 1;
             plays % 5 == 0
         });
-        assert!(text.contains("times of 9"), "{text}");
+        assert!(text.contains("deviates 2 times of 9"), "{text}");
         assert!(shrunk(&[1], |_| true).contains("without any perturbation"));
     }
 

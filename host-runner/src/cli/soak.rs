@@ -70,8 +70,12 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
             scope.spawn(|| soak.play_until(start + args.time, &test.again));
         }
     });
-    remarks.extend(ground.kernel_log.stray().iter().map(|report| report.lines.join("\n    ")));
-    soak.conclude(start.elapsed(), &remarks)
+    let stray = ground.kernel_log.stray();
+    remarks.extend(stray.iter().map(|report| report.lines.join("\n    ")));
+    if ground.kernel_log.overrun() {
+        remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
+    }
+    soak.conclude(start.elapsed(), &remarks, !stray.is_empty())
 }
 
 fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop> {
@@ -109,18 +113,18 @@ impl Soak<'_> {
         while Instant::now() < end && !self.broken.load(Ordering::Relaxed) {
             // The same seed makes the same plays, in whatever order the threads take them.
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let mut rng = fastrand::Rng::with_seed(self.seed.wrapping_add(number));
+            let mut rng = fastrand::Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let Some(test) = rng.choice(self.tests) else { return };
-            self.play(test, u64::from(rng.u32(..)), number, again);
+            self.play(test, u64::from(rng.u32(..)), again);
         }
     }
 
-    fn play(&self, test: &Test, seed: u64, number: u64, again: &str) {
+    fn play(&self, test: &Test, seed: u64, again: &str) {
         let Survey { suite, waivers, .. } = self.survey;
         let Ground { pool, kernel_log, timeout_scale } = self.ground;
         let Some(case) = suite.cases().get(test.index) else { return };
         // Plays of one test may overlap, and a journal has one line for each name.
-        let name = format!("{}@{number}", test.name);
+        let name = format!("{}@{seed}", test.name);
         let limit = time_limit(case, timeout_scale * f64::from(variation::slowness(&test.combo)));
         let begun = self.journal.started(&name, limit);
         let start = Instant::now();
@@ -151,7 +155,7 @@ impl Soak<'_> {
         seen.times += 1;
     }
 
-    fn conclude(&self, time: Duration, remarks: &[String]) -> Result<End, Stop> {
+    fn conclude(&self, time: Duration, remarks: &[String], stray: bool) -> Result<End, Stop> {
         let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let plays: u64 = tally.plays.values().sum();
         for ((test, verdict), seen) in &tally.deviations {
@@ -173,7 +177,7 @@ impl Soak<'_> {
             time,
             tally.deviations.len()
         );
-        if self.broken.load(Ordering::Relaxed) || !tally.deviations.is_empty() || !remarks.is_empty() {
+        if self.broken.load(Ordering::Relaxed) || !tally.deviations.is_empty() || stray {
             return Ok(End::Deviations);
         }
         if plays == 0 {

@@ -16,8 +16,8 @@ use super::memory::PAGE;
 use super::{Machine, poisoned};
 use crate::play::TargetError;
 
-/// Entries of a dirty ring: more than a case's memory has pages, in both address spaces, so that none overflows.
-const ENTRIES: usize = 16384;
+/// Entries of a dirty ring: the most that KVM allows, many times the pages that a case's guest writes between two exits.
+const ENTRIES: usize = 65536;
 /// Bytes of a dirty ring, which is what KVM_CAP_DIRTY_LOG_RING takes.
 pub const RING_BYTES: u64 = (ENTRIES * size_of::<kvm_dirty_gfn>()) as u64;
 

@@ -61,13 +61,16 @@ pub struct Host {
 
 /// A VM in which a case is played.
 pub struct Machine<'h> {
-    // Dropped in this order: threads before vCPUs, vCPUs and VM before memory.
+    // Dropped in this order: threads before vCPUs, vCPUs, what is mapped of them, and VM before memory.
     later: Vec<JoinHandle<Result<(), TargetError>>>,
     disturbances: Vec<Disturbance>,
     /// The disturbances of variations.
     storms: Vec<Disturbance>,
     seats: Vec<Option<Seat>>,
     limit: Limit,
+    ring: Option<coalesced::Ring>,
+    /// The vCPUs' dirty rings, once they have been asked for.
+    rings: Vec<dirty::Ring>,
     vcpus: Vec<Arc<Vcpu>>,
     vm: Arc<VmFd>,
     memory: Arc<RwLock<Memory>>,
@@ -77,11 +80,8 @@ pub struct Machine<'h> {
     /// Where vCPU 0 starts, for starts that are not long mode.
     entry: u64,
     budget: Duration,
-    ring: Option<coalesced::Ring>,
     /// An exit that came of completing what was half done: the next run of that vCPU returns it.
     early: Option<(usize, Exit)>,
-    /// The vCPUs' dirty rings, once they have been asked for.
-    rings: Vec<dirty::Ring>,
     /// Whether there are coalesced zones and ioeventfds that no case asks for.
     bystanders: bool,
     /// What KVM_SET_GUEST_DEBUG was last told, by vCPU: no ioctl reads it back.

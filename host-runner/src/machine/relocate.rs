@@ -64,6 +64,7 @@ impl Machine<'_> {
                 drop(receiver);
                 // A child that dies early is told of by its status.
                 let _ = send(sender, &[&saved, &memory]);
+                drop((saved, memory));
                 follow(child)
             }
             ForkResult::Child => {

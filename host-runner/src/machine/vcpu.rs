@@ -73,12 +73,13 @@ impl Vcpu {
     pub fn run(&self, limit: &mut Limit) -> Result<Exit, TargetError> {
         self.tid.store(limit.thread(), Ordering::Release);
         self.stays.fetch_add(1, Ordering::AcqRel);
+        // Before the flag is looked at, so that `end` either is seen here or interrupts what follows.
+        self.running.store(true, Ordering::SeqCst);
         // A limit of another thread may have left it set.
         self.set_immediate_exit(self.immediate.load(Ordering::Acquire));
         // SAFETY: the byte is in the mapping that `self` owns, and `end` follows.
-        unsafe { limit.begin(self.immediate_exit()) }?;
-        self.running.store(true, Ordering::Release);
-        let exit = self.run_under(limit);
+        let begun = unsafe { limit.begin(self.immediate_exit()) };
+        let exit = begun.and_then(|()| self.run_under(limit));
         self.running.store(false, Ordering::Release);
         limit.end();
         if let Ok(exit) = &exit {

@@ -38,7 +38,8 @@ impl Column {
 
     fn conforms(&self) -> bool {
         let good = |id: &String| self.outcomes.get(id).is_some_and(|outcome| outcome.verdict.is_good());
-        self.selected.iter().all(good) && Tally::of(self.outcomes.values()).ran()
+        let tally = Tally::of(self.outcomes.values());
+        self.selected.iter().all(good) && tally.bad == 0 && tally.ran()
     }
 }
 

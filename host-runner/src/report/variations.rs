@@ -21,8 +21,13 @@ impl<'a> Variations<'a> {
     pub fn new(outcomes: &'a BTreeMap<String, Outcome>, all: bool) -> Self {
         let mut columns: BTreeMap<Combo, BTreeMap<&str, &Outcome>> = BTreeMap::new();
         for (name, outcome) in outcomes {
+            // A soak's tests end in their seed, and may be there more than once.
+            let name = name.split('@').next().unwrap_or(name);
             if let Some((case, combo)) = Combo::of_test(name) {
-                columns.entry(combo).or_default().insert(case, outcome);
+                let cell = columns.entry(combo).or_default().entry(case).or_insert(outcome);
+                if cell.verdict.is_good() {
+                    *cell = outcome;
+                }
             }
         }
         Self { columns, all }

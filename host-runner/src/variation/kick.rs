@@ -21,7 +21,6 @@ impl Variation for Kick {
     }
 
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
-        point.perturb(Perturb::Calm)?;
         let Some(mut rng) = point.acts(0.7) else { return Ok(()) };
         let cpu = point.cpu;
         match rng.u8(..3) {
@@ -33,9 +32,5 @@ impl Variation for Kick {
 
     fn at_exit(&mut self, _: usize, exit: &Exit, _: &mut dyn Target) -> Result<Whose, TargetError> {
         Ok(if matches!(exit, Exit::Intr {}) { Whose::Mine } else { Whose::Guest })
-    }
-
-    fn finish(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        target.perturb(Perturb::Calm)
     }
 }

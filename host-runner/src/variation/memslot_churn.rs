@@ -3,7 +3,7 @@
 
 use super::{Point, Variation, uses};
 use crate::case::{Case, Churn};
-use crate::play::{Perturb, Target, TargetError};
+use crate::play::{Perturb, TargetError};
 
 /// One, the other, or both.
 pub(super) struct MemslotChurn;
@@ -21,7 +21,6 @@ impl Variation for MemslotChurn {
     }
 
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
-        point.perturb(Perturb::Calm)?;
         let Some(mut rng) = point.acts(0.7) else { return Ok(()) };
         let which = rng.u8(1..4);
         if which & 1 != 0 {
@@ -31,9 +30,5 @@ impl Variation for MemslotChurn {
             point.perturb(Perturb::Storm(Churn::Slots))?;
         }
         Ok(())
-    }
-
-    fn finish(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        target.perturb(Perturb::Calm)
     }
 }

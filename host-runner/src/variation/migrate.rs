@@ -2,7 +2,7 @@
 
 use super::{Point, Variation, uses};
 use crate::case::{Action, Case, Churn, Requires};
-use crate::play::{Perturb, Target, TargetError};
+use crate::play::{Perturb, TargetError};
 
 /// A storm for every other run.
 pub(super) struct Migrate;
@@ -18,14 +18,9 @@ impl Variation for Migrate {
     }
 
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
-        point.perturb(Perturb::Calm)?;
         match point.acts(0.7) {
             Some(_) => point.perturb(Perturb::Storm(Churn::Migrate)),
             None => Ok(()),
         }
-    }
-
-    fn finish(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        target.perturb(Perturb::Calm)
     }
 }

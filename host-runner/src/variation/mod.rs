@@ -136,6 +136,9 @@ const RIVALS: &[(Vary, Vary, &str)] = &[
     (Vary::DirtyLog, Vary::DirtyRing, "a VM has the one or the other"),
     (Vary::DirtyLog, Vary::MemslotChurn, "a memslot that is deleted takes its log along"),
     (Vary::DirtyRing, Vary::MemslotChurn, "a memslot that is deleted takes its log along"),
+    (Vary::SaveRestore, Vary::SingleStep, "a stop comes between each exit and the save"),
+    (Vary::LiveMigration, Vary::SingleStep, "a stop comes between each exit and the save"),
+    (Vary::Kick, Vary::Threads, "a signal is for the thread that is replaced"),
     (Vary::IrqchipSplit, Vary::IrqchipKernel, "a VM has the one or the other"),
 ];
 const NO_LOG: &str = "no ioctl saves a dirty log";

@@ -43,6 +43,8 @@ impl<'t, T: Target> Varied<'t, T> {
                 variation.begin(self.target)?;
             }
         }
+        // What was begun for the run before.
+        self.target.perturb(Perturb::Calm)?;
         self.dice.next_point();
         for (index, variation) in self.variations.iter_mut().enumerate() {
             let (target, dice) = (&mut *self.target, &mut self.dice);
@@ -111,6 +113,7 @@ impl<T: Target> Target for Varied<'_, T> {
     }
 
     fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
+        self.target.perturb(Perturb::Calm)?;
         for variation in &mut self.variations {
             variation.finish(self.target)?;
         }

@@ -13,9 +13,9 @@ pub(crate) fn tests_are_named_and_counted() {
     assert_eq!(lab.runs(), ["t.pass1", "t.pass1~kick", "t.pass1~threads"]);
     assert_eq!(lab.verdict("t.pass1~kick"), Verdict::Pass);
     // With two together, and by name alone.
-    lab.run(&["--vary=kick,threads", "--vary-depth=2", "~kick+"]).ends(0).says("1 passed");
+    lab.run(&["--vary=kick,coalesce", "--vary-depth=2", "~kick+"]).ends(0).says("1 passed");
     lab.run(&["--exact", "t.pass1~threads"]).ends(0).says("1 passed");
-    assert_eq!(lab.runs()[3..], ["t.pass1~kick+threads", "t.pass1~threads"]);
+    assert_eq!(lab.runs()[3..], ["t.pass1~kick+coalesce", "t.pass1~threads"]);
     lab.run(&["--vary=kicks"]).ends(2).says("there is no variation `kicks`").says("save-restore");
 }
 
