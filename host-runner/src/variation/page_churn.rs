@@ -9,6 +9,9 @@ pub(super) struct PageChurn;
 
 impl Variation for PageChurn {
     fn conflict(&self, case: &Case) -> Option<&'static str> {
+        if uses::dirty_logging(case) {
+            return Some("KVM may report a page that it maps anew");
+        }
         uses::concurrency(case).then_some("another vCPU may write while a page is write-protected")
     }
 

@@ -30,6 +30,9 @@ impl Variation for SingleStep {
         if uses::relocation(case) {
             return Some("a stop would come between the exit and the save");
         }
+        if uses::smis(case) {
+            return Some("an SMI comes between two stops, and its handler runs without any");
+        }
         (case.machine.vcpus > 1).then_some("a vCPU that waits for another would be stepped for ever")
     }
 

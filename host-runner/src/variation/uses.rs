@@ -66,6 +66,11 @@ fn meets_running(action: &Action) -> bool {
     }
 }
 
+/// Whether the host sends SMIs.
+pub(super) fn smis(case: &Case) -> bool {
+    acts(case, |action| matches!(action, Action::Smi { .. }))
+}
+
 /// Whether the case saves and restores the VM by itself.
 pub(super) fn relocation(case: &Case) -> bool {
     acts(case, |action| matches!(action, Action::SaveRestore))
