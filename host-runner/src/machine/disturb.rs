@@ -69,8 +69,7 @@ impl Disturbance {
         let body = move || {
             let mut round = 1_u32;
             while !until.load(Ordering::Acquire) {
-                // Leaves the guest room to get on between two disturbances, with no fixed beat.
-                std::thread::sleep(Duration::from_micros(u64::from(20 + round.wrapping_mul(37) % 180)));
+                std::thread::sleep(pause(round));
                 disturb(churn, &scene, &mut apic_page, round)?;
                 round = round.wrapping_add(1);
             }
@@ -108,6 +107,13 @@ impl Drop for Disturbance {
         // An error at this point belongs to a case that has its verdict.
         let _ = self.join();
     }
+}
+
+/// How long the guest is left alone before a disturbance: no fixed beat, and more room the longer it goes on. A host
+/// that needs longer to mend what one of them does than the next one takes to come would never get on.
+fn pause(round: u32) -> Duration {
+    let room = 1 + round / 256;
+    Duration::from_micros(u64::from(20 + round.wrapping_mul(37) % 180)) * room
 }
 
 fn disturb(
