@@ -13,6 +13,7 @@ use super::bochs::Bochs;
 use super::boot::{BootDisk, CYLINDER, Memory, rom};
 use super::kind::{Emulator, Parts};
 use super::process::{Logs, Process, Sources};
+use super::screen::Screen;
 use super::session::Machine;
 
 /// How much memory the machine has, in MiB.
@@ -91,7 +92,7 @@ impl Emulator for Bochs {
             console: from_console,
             text: from_text,
             results: from_results,
-            errors: Box::new(errors),
+            errors: Box::new(Screen::named_in(errors)),
             screen: Some(Box::new(File::from(terminal.master))),
         };
         Ok(Box::new(Process::start(command, theirs, sources, Logs { console, text }, judge)?))

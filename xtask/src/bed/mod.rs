@@ -27,6 +27,7 @@ mod process;
 mod qemu;
 mod run;
 mod runner_args;
+mod screen;
 mod session;
 mod suite;
 mod unpack;
