@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod own_suite;
 pub mod payload;
 pub mod play;
+pub mod profile;
 pub mod report;
 pub mod smram;
 pub mod stage;

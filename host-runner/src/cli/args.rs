@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::partition::Partition;
 use super::plan::Varies;
 use crate::machine::Piece;
 use crate::outcome::Verdict;
@@ -99,6 +100,14 @@ pub(super) struct TestArgs {
     /// Leave out cases whose id contains this (repeatable)
     #[arg(long, value_name = "FILTER")]
     pub(super) skip: Vec<String>,
+    /// Run what this profile needs, test-manifests/profiles/NAME.toml, with its variations
+    #[arg(long, value_name = "NAME", value_parser = name,
+          conflicts_with_all = ["resume", "vary", "vary_depth", "ignored", "include_ignored"])]
+    pub(super) profile: Option<String>,
+    /// Run one of several equal parts of what is selected, such as `count:2/5` or `hash:2/5`: the second of five, by
+    /// the tests' places in the list, or by their names
+    #[arg(long, value_name = "SHARD", conflicts_with = "resume")]
+    pub(super) partition: Option<Partition>,
     /// List cases; opens no device and boots nothing
     #[arg(long)]
     pub(super) list: bool,

@@ -5,6 +5,7 @@ mod begin;
 mod compare;
 mod ground;
 mod lost;
+mod partition;
 mod places;
 mod plan;
 mod progress;
@@ -48,6 +49,8 @@ enum Stop {
     Usage(String),
     #[error("this host cannot run anything: {0}")]
     Unusable(#[from] Unusable),
+    #[error("this host is none for the profile {profile}: it {reason}")]
+    Unfit { profile: String, reason: String },
     #[error("{0}")]
     Nothing(String),
 }
@@ -71,7 +74,7 @@ pub fn main(load: Load) -> ExitCode {
         eprintln!("exitspec: {stop}");
         match stop {
             Stop::Usage(_) => End::Usage,
-            Stop::Unusable(_) => End::Unusable,
+            Stop::Unusable(_) | Stop::Unfit { .. } => End::Unusable,
             Stop::Nothing(_) => End::Nothing,
         }
     });

@@ -13,7 +13,7 @@ pub mod switches;
 
 pub use cache::Cache;
 pub use device::{DeviceFacts, Unusable};
-pub use requires::{missing, other_setting};
+pub use requires::{missing, not_for, other_setting};
 
 use std::collections::BTreeMap;
 use std::fmt;

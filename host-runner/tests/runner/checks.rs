@@ -11,6 +11,11 @@ use nix::sys::stat::Mode;
 
 use crate::fake::REAL_DEVICE;
 use crate::lab::Lab;
+use crate::shards::{
+    a_host_that_a_profile_is_not_for_is_told_so, a_profile_names_only_what_is_there,
+    a_profile_selects_its_cases_and_variations, a_shard_is_listed_and_resumed_as_it_is,
+    every_test_is_in_one_shard_and_the_journal_says_which,
+};
 use crate::variations::{
     a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
     a_soak_tells_a_deviation_once_and_counts_it, tests_are_named_and_counted, waivers_know_variations,
@@ -50,6 +55,11 @@ pub(crate) fn all() -> Vec<Trial> {
         waivers_know_variations,
         a_killed_run_goes_on_with_its_variations,
         a_soak_tells_a_deviation_once_and_counts_it,
+        every_test_is_in_one_shard_and_the_journal_says_which,
+        a_shard_is_listed_and_resumed_as_it_is,
+        a_profile_selects_its_cases_and_variations,
+        a_profile_names_only_what_is_there,
+        a_host_that_a_profile_is_not_for_is_told_so,
     ]
 }
 

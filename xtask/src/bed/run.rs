@@ -138,9 +138,11 @@ impl Run<'_> {
         archive.copy("exitspec", 0o755, &suite.runner)?;
         let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
         archive.copy_folder("suite/manifests", &suite.manifests, is_toml)?;
-        let waivers = suite.manifests.join("waivers");
-        if waivers.is_dir() {
-            archive.copy_folder("suite/manifests/waivers", &waivers, is_toml)?;
+        for below in ["waivers", "profiles"] {
+            let folder = suite.manifests.join(below);
+            if folder.is_dir() {
+                archive.copy_folder(&format!("suite/manifests/{below}"), &folder, is_toml)?;
+            }
         }
         // What else cargo leaves there has a dot in its name.
         archive.copy_folder("suite/payloads", &suite.payloads, |name| {
