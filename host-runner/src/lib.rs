@@ -4,6 +4,7 @@
 
 pub mod bank;
 pub mod case;
+pub mod certificate;
 pub mod cli;
 pub mod exit;
 pub mod host;

@@ -15,6 +15,9 @@ use crate::case::{Combo, Vary};
 use crate::host::{HostFacts, other_setting};
 use crate::outcome::{Outcome, Verdict};
 
+/// What stands in a waived outcome between the waiver's reason and what was seen.
+const OBSERVED: &str = " (observed: ";
+
 /// The waivers that a host has, by case: its backend's and its bed's.
 #[derive(Debug, Default)]
 pub struct Waivers {
@@ -199,6 +202,18 @@ impl Waivers {
         self.by_case.get(case)?.iter().find(covers)
     }
 
+    /// The waiver by which an outcome is waived.
+    pub fn behind(&self, case: &str, outcome: &Outcome) -> Option<&Waiver> {
+        let waived = |waiver: &&Waiver| {
+            outcome.verdict == Verdict::Xfail
+                && outcome
+                    .reason
+                    .strip_prefix(&waiver.stated())
+                    .is_some_and(|rest| rest.starts_with(OBSERVED))
+        };
+        self.by_case.get(case)?.iter().find(waived)
+    }
+
     /// The text they were read from; empty without a file.
     pub fn text(&self) -> &str {
         &self.text
@@ -235,8 +250,7 @@ impl Waiver {
             ),
             verdict if verdict == self.expect && self.is_observed(&outcome) => {
                 outcome.verdict = Verdict::Xfail;
-                let link = self.link.as_ref().map(|link| format!(", {link}")).unwrap_or_default();
-                outcome.reason = format!("{}{link} (observed: {})", self.reason, outcome.reason);
+                outcome.reason = format!("{}{OBSERVED}{})", self.stated(), outcome.reason);
                 outcome
             }
             _ => {
@@ -248,6 +262,12 @@ impl Waiver {
                 outcome
             }
         }
+    }
+
+    /// The reason, and where it is tracked.
+    fn stated(&self) -> String {
+        let link = self.link.as_ref().map(|link| format!(", {link}")).unwrap_or_default();
+        format!("{}{link}", self.reason)
     }
 
     fn is_observed(&self, outcome: &Outcome) -> bool {
@@ -298,6 +318,9 @@ mod tests {
         let xfail = waivers.apply("a.one", &Combo::PLAIN, fail("rax is 0x7"));
         assert_eq!(xfail.verdict, Verdict::Xfail);
         assert_eq!(xfail.reason, "known, L (observed: rax is 0x7)");
+        assert_eq!(waivers.behind("a.one", &xfail), waivers.get("a.one"));
+        assert_eq!(waivers.behind("a.two", &xfail), None);
+        assert_eq!(waivers.behind("a.one", &Outcome::new(Verdict::Xfail, "known (observed: x)")), None);
         let other = waivers.apply("a.one", &Combo::PLAIN, fail("rax is 0x8"));
         assert_eq!(other.verdict, Verdict::Fail);
         assert!(other.reason.contains("w.toml:2") && other.reason.contains("another deviation"));

@@ -32,7 +32,7 @@ enum Verb {
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
-    /// Write test-manifests/schema.json, with which editors check manifests.
+    /// Write test-manifests/schema.json, with which editors check manifests, and docs/certificate.schema.json.
     Schema,
 }
 

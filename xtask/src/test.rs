@@ -88,11 +88,11 @@ pub(crate) fn suite_of(verb: &str) -> Command {
     command
 }
 
-/// What the runner prints when it is called with this argument alone.
-pub(crate) fn ask_runner(verb: &str) -> anyhow::Result<Vec<u8>> {
-    let output = runner().arg(verb).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+/// What the runner prints when it is called with these arguments alone.
+pub(crate) fn ask_runner(words: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let output = runner().args(words).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("`exitspec {verb}` fails ({})", output.status);
+        bail!("`exitspec {}` fails ({})", words.join(" "), output.status);
     }
     Ok(output.stdout)
 }

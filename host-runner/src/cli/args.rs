@@ -37,8 +37,22 @@ pub(super) enum Verb {
     ///
     /// Exit status: 0 if all of them conform, 1 if one deviates.
     Compare(CompareArgs),
-    /// Prints the JSON Schema of manifests.
-    Schema,
+    /// Issues the certificate of a run with --profile: a JSON document, and the same as a page.
+    ///
+    /// `cargo xtask certify` runs and issues. Exit status: 0 the host conforms, 1 it does not, 2 the run is no run of the
+    /// whole profile with this suite.
+    Certify(CertifyArgs),
+    /// Holds a certificate against the suite as it is here.
+    ///
+    /// Exit status: 0 it is what was issued, and of this suite; 1 it differs; 2 it is no certificate. Whether the host
+    /// conforms is another question, which the certificate answers.
+    Verify(VerifyArgs),
+    /// Prints a JSON Schema.
+    Schema {
+        /// Of what
+        #[arg(long, value_enum, default_value_t = SchemaOf::Manifest, value_name = "WHAT")]
+        of: SchemaOf,
+    },
     /// Plays cases for a supervisor on standard input.
     #[command(hide = true)]
     Worker(PlaceArgs),
@@ -76,6 +90,51 @@ pub(super) struct CompareArgs {
     /// Folder of runs [default: target/exitspec]
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,
+}
+
+/// What has a JSON Schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchemaOf {
+    Manifest,
+    Certificate,
+}
+
+/// What to certify.
+#[derive(Debug, Args)]
+pub(super) struct CertifyArgs {
+    /// The run: a name in the folder of runs, a folder, or a journal
+    #[arg(value_name = "RUN")]
+    pub(super) run: String,
+    /// The profile that it was of
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(super) profile: String,
+    /// The run's exit status
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) status: u8,
+    /// It was run with --no-waivers
+    #[arg(long)]
+    pub(super) no_waivers: bool,
+    /// The document; the page goes beside it [default: certificate.json in the run's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) places: PlaceArgs,
+    /// The user's words about the machine, kept in the certificate
+    #[arg(last = true, value_name = "WORD")]
+    pub(super) words: Vec<String>,
+}
+
+/// What to verify.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The certificate's JSON document
+    #[arg(value_name = "FILE")]
+    pub(super) certificate: PathBuf,
+    /// The certificate of another run on the same host, which must say the same of each test
+    #[arg(long, value_name = "FILE")]
+    pub(super) against: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) places: PlaceArgs,
 }
 
 /// How long, and as for `test`: without --vary under all variations.

@@ -98,13 +98,20 @@ fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite
     if args.no_waivers {
         return Ok(waivers);
     }
+    let ids = || suite.cases().iter().map(|case| case.id.as_str());
+    for path in &args.waivers {
+        waivers.add(path, true, ids(), host).map_err(Stop::Usage)?;
+    }
+    if args.waivers.is_empty() { own_waivers(places, host, suite) } else { Ok(waivers) }
+}
+
+/// The waivers that the suite has for a host.
+pub(super) fn own_waivers(places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
+    let mut waivers = Waivers::default();
     let folder = places.sources.manifests.join("waivers");
-    let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
-    let wanted = !args.waivers.is_empty();
-    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
-    for path in files {
+    for name in [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)] {
         let ids = suite.cases().iter().map(|case| case.id.as_str());
-        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
+        waivers.add(&folder.join(name), false, ids, host).map_err(Stop::Usage)?;
     }
     Ok(waivers)
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod begin;
+mod certify;
 mod compare;
 mod ground;
 mod lost;
@@ -20,11 +21,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::certificate;
 use crate::host::{Cache, HostFacts, Unusable};
 use crate::isolate;
 use crate::manifest;
 use crate::suite::Load;
-use args::{CommandLine, PlaceArgs, Verb};
+use args::{CommandLine, PlaceArgs, SchemaOf, Verb};
 use places::Places;
 
 /// How a run ends, as the process's exit status.
@@ -64,8 +66,14 @@ pub fn main(load: Load) -> ExitCode {
         Some(Verb::Soak(args)) => soak::run(&args, load),
         Some(Verb::Host(places)) => host(&places, load),
         Some(Verb::Compare(args)) => compare::run(&args),
-        Some(Verb::Schema) => {
-            println!("{:#}", manifest::schema());
+        Some(Verb::Certify(args)) => certify::certify(&args, load),
+        Some(Verb::Verify(args)) => certify::verify(&args, load),
+        Some(Verb::Schema { of }) => {
+            let schema = match of {
+                SchemaOf::Manifest => manifest::schema(),
+                SchemaOf::Certificate => certificate::schema(),
+            };
+            println!("{schema:#}");
             Ok(End::Conforming)
         }
         Some(Verb::Worker(places)) => worker(&places, load),

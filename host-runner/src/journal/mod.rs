@@ -12,7 +12,7 @@ mod runs;
 pub use fingerprint::Fingerprint;
 pub use mirror::Mirror;
 pub use read::Recovered;
-pub use revision::revision;
+pub use revision::{dirty, revision};
 pub use runs::Runs;
 
 use std::fs::{File, OpenOptions};

@@ -9,6 +9,11 @@ use exitspec::outcome::Verdict;
 use libtest_mimic::Trial;
 use nix::sys::stat::Mode;
 
+use crate::certificates::{
+    a_certificate_is_of_one_suite, a_run_of_a_profile_is_certified, an_edit_of_a_certificate_shows,
+    only_a_whole_run_of_this_suite_is_certified, skips_stale_waivers_and_deviations_are_no_certificate,
+    two_runs_must_say_the_same,
+};
 use crate::fake::REAL_DEVICE;
 use crate::lab::Lab;
 use crate::shards::{
@@ -60,6 +65,12 @@ pub(crate) fn all() -> Vec<Trial> {
         a_profile_selects_its_cases_and_variations,
         a_profile_names_only_what_is_there,
         a_host_that_a_profile_is_not_for_is_told_so,
+        a_run_of_a_profile_is_certified,
+        skips_stale_waivers_and_deviations_are_no_certificate,
+        only_a_whole_run_of_this_suite_is_certified,
+        an_edit_of_a_certificate_shows,
+        a_certificate_is_of_one_suite,
+        two_runs_must_say_the_same,
     ]
 }
 

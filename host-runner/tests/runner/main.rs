@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test; clippy takes only #[test] for one")]
 
+mod certificates;
 mod checks;
 mod fake;
 mod lab;
