@@ -37,6 +37,10 @@ pub(super) enum Verb {
     ///
     /// Exit status: 0 if all of them conform, 1 if one deviates.
     Compare(CompareArgs),
+    /// Says what changed from one run to another, such as between two kernels, and nothing else.
+    ///
+    /// `compare` shows runs side by side. Exit status: 0 nothing changed, 1 something did, 2 there is no such run.
+    Diff(DiffArgs),
     /// Issues the certificate of a run with --profile: a JSON document, and the same as a page.
     ///
     /// `cargo xtask certify` runs and issues. Exit status: 0 the host conforms, 1 it does not, 2 the run is no run of the
@@ -90,6 +94,29 @@ pub(super) struct CompareArgs {
     /// Folder of runs [default: target/exitspec]
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,
+}
+
+/// Which runs to tell apart.
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// The first run: a name in the folder of runs, a folder, or a journal
+    #[arg(value_name = "RUN_A")]
+    pub(super) before: String,
+    /// The second
+    #[arg(value_name = "RUN_B")]
+    pub(super) after: String,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = DiffFormat::Text, value_name = "FORMAT")]
+    pub(super) format: DiffFormat,
+    /// Folder of runs [default: target/exitspec]
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DiffFormat {
+    Text,
+    Json,
 }
 
 /// What has a JSON Schema.

@@ -4,6 +4,7 @@ mod args;
 mod begin;
 mod certify;
 mod compare;
+mod diff;
 mod ground;
 mod lost;
 mod partition;
@@ -66,6 +67,7 @@ pub fn main(load: Load) -> ExitCode {
         Some(Verb::Soak(args)) => soak::run(&args, load),
         Some(Verb::Host(places)) => host(&places, load),
         Some(Verb::Compare(args)) => compare::run(&args),
+        Some(Verb::Diff(args)) => diff::run(&args),
         Some(Verb::Certify(args)) => certify::certify(&args, load),
         Some(Verb::Verify(args)) => certify::verify(&args, load),
         Some(Verb::Schema { of }) => {

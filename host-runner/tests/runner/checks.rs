@@ -45,6 +45,7 @@ pub(crate) fn all() -> Vec<Trial> {
         only_what_was_running_is_lost,
         what_is_forced_stays_forced,
         runs_are_compared,
+        what_changed_between_runs_is_said,
         a_bed_has_its_own_waivers,
         a_changed_suite_is_not_resumed,
         waivers_expect_and_rot,
@@ -265,6 +266,34 @@ fn runs_are_compared() {
     assert_eq!(row("t.pass1"), None, "it is a pass in both");
     assert!(compare(&[&good, &bad, std::path::Path::new("--all")]).out.contains("\nt.pass1 "));
     compare(&[std::path::Path::new("/nonexistent")]).ends(2).says("no such run");
+}
+
+fn what_changed_between_runs_is_said() {
+    let lab = Lab::new("t.pass1,t.fail");
+    let run = |waivers: &str| {
+        fs::write(lab.path("manifests/waivers/bed-local.toml"), waivers).unwrap();
+        lab.run(&[]);
+        lab.journal().display().to_string()
+    };
+    let diff = |words: &[&str]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.env(crate::fake::CASES, "t.pass1").arg("diff").args(words);
+        Lab::finish(&mut command)
+    };
+    let (one, same) = (run(""), run(""));
+    let other = run("[[waiver]]\ncase = \"t.fail\"\nreason = \"known\"\n");
+    assert_eq!(diff(&[&one, &same]).ends(0).out, "nothing changed\n");
+    let text = &diff(&[&one, &other]).ends(1).out.clone();
+    assert!(
+        text.contains("verdict  t.fail: fail -> xfail") && text.contains("the waivers have changed"),
+        "{text}"
+    );
+    assert!(!text.contains("t.pass1") && !text.contains("host "), "{text}");
+    let json = diff(&[&one, &other, "--format=json"]).ends(1).out.clone();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["verdicts"][0]["after"]["verdict"], "xfail");
+    diff(&[&one, "/nonexistent"]).ends(2).says("no such run");
+    diff(&[&one]).ends(2).says("RUN_B");
 }
 
 fn a_bed_has_its_own_waivers() {
