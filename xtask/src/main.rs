@@ -2,7 +2,9 @@
 
 mod bed;
 mod build;
+mod certify;
 mod ci;
+mod diff;
 mod kernel;
 mod schema;
 mod soak;
@@ -28,6 +30,16 @@ enum Verb {
     Test(test::Args),
     /// Build guests and runner, then play cases at random, under any variation, for a time.
     Soak(soak::Args),
+    /// Run what a profile needs, and issue a certificate of it.
+    ///
+    /// Exit status: 0 the host conforms, 1 it does not (the certificate says why), else as for `test`: there is none.
+    Certify(Box<certify::Args>),
+    /// Hold a certificate against the suite as it is here, or against another run.
+    ///
+    /// Exit status: 0 verified, 1 it differs, 2 it is no certificate. Whether the host conforms is printed.
+    Verify(certify::VerifyArgs),
+    /// Say what changed from one run to another, and nothing else.
+    Diff(diff::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
@@ -41,6 +53,9 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
         Verb::Soak(args) => soak::run(&args),
+        Verb::Certify(args) => certify::run(*args),
+        Verb::Verify(args) => certify::verify(&args),
+        Verb::Diff(args) => diff::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

@@ -43,6 +43,7 @@ use kernel::{Kernel, Spec};
 use kind::Kind;
 use params::Params;
 use run::Plan;
+pub(crate) use run::newest as newest_run;
 use runner_args::Resumed;
 pub(crate) use runner_args::RunnerArgs;
 use suite::Suite;

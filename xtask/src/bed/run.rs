@@ -204,6 +204,11 @@ fn is_hidden(name: &Path) -> bool {
     name.as_os_str().as_encoded_bytes().starts_with(b".")
 }
 
+/// The newest run, of whatever bed.
+pub(crate) fn newest() -> Option<PathBuf> {
+    std::fs::canonicalize(runs().join("latest")).ok()
+}
+
 /// Where the runs are.
 pub(crate) fn runs() -> PathBuf {
     crate::build::workspace().join("target").join("exitspec")
