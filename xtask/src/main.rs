@@ -1,6 +1,7 @@
 //! Developer tasks, one file per verb: `cargo xtask <verb>`.
 
 mod bed;
+mod bisect;
 mod build;
 mod certify;
 mod ci;
@@ -40,6 +41,12 @@ enum Verb {
     Verify(certify::VerifyArgs),
     /// Say what changed from one run to another, and nothing else.
     Diff(diff::Args),
+    /// For `git bisect run` in a kernel's source: build it, boot it in a bed, play a case.
+    ///
+    /// Exit status: 0 the case holds; 1 it fails, hangs or takes the kernel with it; 125 this kernel cannot tell, as it
+    /// does not build or boot, or skips the case; 255 wrong usage, or something is missing here, which ends the bisection.
+    #[command(name = bisect::VERB)]
+    BisectStep(bisect::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
@@ -49,13 +56,22 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        // git would take clap's 2 for a bad commit.
+        if error.use_stderr() && std::env::args().nth(1).is_some_and(|verb| verb == bisect::VERB) {
+            let _ = error.print();
+            std::process::exit(bisect::STOP.into());
+        }
+        error.exit()
+    });
+    let done = match cli.verb {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
         Verb::Soak(args) => soak::run(&args),
         Verb::Certify(args) => certify::run(*args),
         Verb::Verify(args) => certify::verify(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::BisectStep(args) => Ok(bisect::run(args)),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

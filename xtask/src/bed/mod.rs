@@ -8,6 +8,7 @@ mod all;
 mod amd;
 mod apt;
 pub(crate) mod args;
+pub(crate) mod bisect;
 mod bochs;
 mod boot;
 #[cfg(test)]
@@ -22,7 +23,7 @@ pub(crate) mod kernel;
 pub(crate) mod kind;
 mod lock;
 mod matrix;
-mod params;
+pub(crate) mod params;
 mod process;
 mod qemu;
 mod run;
