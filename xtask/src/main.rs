@@ -6,6 +6,7 @@ mod build;
 mod certify;
 mod ci;
 mod diff;
+mod engines;
 mod kernel;
 mod schema;
 mod soak;

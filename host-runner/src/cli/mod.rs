@@ -18,6 +18,7 @@ mod soak;
 mod test;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -89,6 +90,11 @@ pub fn main(load: Load) -> ExitCode {
         }
     });
     ExitCode::from(end as u8)
+}
+
+/// Whether the program takes these words, its own name first; an error is what it would say.
+pub fn takes(words: impl IntoIterator<Item = OsString>) -> Result<(), clap::Error> {
+    CommandLine::try_parse_from(words).map(drop)
 }
 
 fn host(args: &PlaceArgs, load: Load) -> Result<End, Stop> {

@@ -79,6 +79,15 @@ impl BedArgs {
         (args, rest)
     }
 
+    /// As [`BedArgs::split`], with the error that would end the program.
+    #[cfg(test)]
+    pub(crate) fn try_split(words: &[OsString]) -> Result<(Self, Vec<OsString>), clap::Error> {
+        let (ours, rest) = split(&command(), words);
+        let args = Self::from_arg_matches(&command().try_get_matches_from(ours)?)?;
+        args.check().map_err(|mistake| command().error(ErrorKind::ArgumentConflict, mistake))?;
+        Ok((args, rest))
+    }
+
     /// The words of a command line that are ours, in their order.
     pub(crate) fn own_words(words: &[OsString]) -> Vec<OsString> {
         split(&command(), words).0

@@ -110,6 +110,13 @@ fn build_suite(runner: &RunnerArgs) -> anyhow::Result<()> {
     suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])
 }
 
+/// Downloads one of Debian's packages into a folder of its own; its file.
+pub(crate) fn fetch(package: &str, home: &Path) -> anyhow::Result<PathBuf> {
+    let place = home.join(package);
+    std::fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
+    apt::Apt::open(&apt::Sources::HostAnd(None), &folder().join("apt"))?.download(package, &place)
+}
+
 /// Whether there is, or can be, everything that a bed needs.
 pub(crate) fn is_to_be_had(kind: Kind, kernel: &Spec) -> bool {
     kind.is_to_be_had() && kernel::is_to_be_had(kernel, &folder())
