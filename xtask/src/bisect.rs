@@ -33,8 +33,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PARAMS")]
     params: Vec<Params>,
     /// More words for the kernel's command line (repeatable)
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    kernel_args: Vec<String>,
+    #[arg(long = "kernel-args", value_name = "WORDS", allow_hyphen_values = true)]
+    words: Vec<String>,
     /// How long the kernel may take until the suite begins, in seconds [default: as for `test`]
     #[arg(long, value_name = "SECONDS")]
     boot_timeout: Option<u64>,
@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         params: args.params,
         matrix: None,
         jobs: 1,
-        kernel_args: args.kernel_args,
+        kernel_args: args.words,
         boot_timeout: args.boot_timeout,
     };
     match step(kind, &bed, &args.kernel_tree, !args.no_build, &args.case) {

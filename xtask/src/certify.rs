@@ -81,7 +81,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     if status != 0 || !args.rerun {
         return Ok(status.into());
     }
-    let order = order(&fs::read(&file)?, build::workspace().join("target").join("exitspec"))?;
+    let order = order(&fs::read(&file)?, &build::workspace().join("target").join("exitspec"))?;
     eprintln!("\nrunning again");
     let out = order.out.clone().unwrap_or_default();
     match certify(&order)? {
@@ -91,7 +91,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// What repeats the run of a certificate.
-fn order(certificate: &[u8], folder: PathBuf) -> anyhow::Result<Order> {
+fn order(certificate: &[u8], folder: &Path) -> anyhow::Result<Order> {
     #[derive(Deserialize)]
     struct Certificate {
         profile: Profile,
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_rerun_is_told_what_the_run_was_told() {
         let text = br#"{"profile": {"name": "smm", "x": 1}, "run": {"seed": 7, "words": ["--bed", "amd"], "waivers": false}}"#;
-        let order = order(text, "/runs".into()).unwrap();
+        let order = order(text, Path::new("/runs")).unwrap();
         assert_eq!((order.profile.as_str(), order.seed, order.no_waivers), ("smm", Some(7), true));
         assert_eq!(order.words, ["--bed", "amd"]);
         assert_eq!(order.out.unwrap(), Path::new("/runs/rerun-smm.json"));

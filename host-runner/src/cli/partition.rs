@@ -113,7 +113,7 @@ mod tests {
             of in 1_u64..12,
         ) {
             let few = Vec::from_iter(names.clone());
-            let many = Vec::from_iter(names.into_iter().chain(more));
+            let many: Vec<String> = names.into_iter().chain(more).collect();
             for n in 1..=of {
                 let text = format!("hash:{n}/{of}");
                 let now = shard(&text, &many);

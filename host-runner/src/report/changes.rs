@@ -117,7 +117,7 @@ fn host(before: &Recovered, after: &Recovered) -> Vec<Fact> {
     compare("backend", Some(&old.backend), Some(&new.backend));
     let (cpus, now) = (old.cpus.to_string(), new.cpus.to_string());
     compare("CPUs", Some(&cpus), Some(&now));
-    for name in BTreeSet::from_iter(old.params.keys().chain(new.params.keys())) {
+    for name in old.params.keys().chain(new.params.keys()).collect::<BTreeSet<_>>() {
         compare(name, old.params.get(name).map(String::as_str), new.params.get(name).map(String::as_str));
     }
     if let (Some(old), Some(new)) = (&old.device, &new.device) {
