@@ -105,14 +105,15 @@ impl Run<'_> {
                 }
             }
         }
+        let params = self.machines_params();
         let modules = self.plan.modules.iter().map(|module| bed_init::Module {
             file: format!("{}.ko", module.name),
-            params: self.params.of(&module.name),
+            params: params.of(&module.name),
         });
         let names: Vec<&str> = self.plan.modules.iter().map(|module| module.name.as_str()).collect();
         Config {
             modules: modules.collect(),
-            builtin_params: self.params.besides(&names),
+            builtin_params: params.besides(&names),
             device: "/dev/kvm".to_owned(),
             command,
             environment: self.plan.environment.iter().cloned().collect(),
@@ -120,6 +121,11 @@ impl Run<'_> {
             results: RESULTS.to_owned(),
             power_off: self.plan.kind.power_off(),
         }
+    }
+
+    /// The user's parameters, and what the machine needs where they say nothing.
+    fn machines_params(&self) -> Params {
+        self.plan.kind.params().and(&self.params)
     }
 
     /// The command that repeats this run.
@@ -171,7 +177,7 @@ impl Bed for Run<'_> {
         words.extend(self.plan.kernel_args.iter().cloned());
         // For what is built in. The kernel ignores them for modules, whose parameters are given when they are
         // loaded.
-        words.extend(self.params.words());
+        words.extend(self.machines_params().words());
         self.plan.emulator.boot(Parts {
             kernel: &self.plan.kernel,
             words,
