@@ -4,6 +4,7 @@
 
 pub mod bank;
 pub mod case;
+pub mod certificate;
 pub mod cli;
 pub mod exit;
 pub mod host;
@@ -17,6 +18,7 @@ pub mod outcome;
 pub mod own_suite;
 pub mod payload;
 pub mod play;
+pub mod profile;
 pub mod report;
 pub mod smram;
 pub mod stage;

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use crate::case::{Combo, Vary};
 use crate::outcome::{Outcome, Verdict};
 
+/// What stands in a waived outcome between the waiver's reason and what was seen.
+const OBSERVED: &str = " (observed: ";
+
 /// The waivers that a host has, by case: its backend's and its bed's.
 #[derive(Debug, Default)]
 pub struct Waivers {
@@ -77,6 +80,24 @@ impl Waivers {
         self.by_case.get(case)?.iter().find(covers)
     }
 
+    /// The waiver by which an outcome is waived.
+    pub fn behind(&self, case: &str, outcome: &Outcome) -> Option<&Waiver> {
+        let waived = |waiver: &&Waiver| {
+            outcome.verdict == Verdict::Xfail
+                && outcome
+                    .reason
+                    .strip_prefix(&waiver.stated())
+                    .is_some_and(|rest| rest.starts_with(OBSERVED))
+        };
+        self.of(case).find(waived)
+    }
+
+    /// A case's own waivers, and then those of what a host does to any.
+    fn of(&self, case: &str) -> impl Iterator<Item = &Waiver> {
+        let wide = self.wide.iter().filter(move |(scope, _)| scope.has(case)).map(|(_, waiver)| waiver);
+        self.by_case.get(case).into_iter().flatten().chain(wide)
+    }
+
     /// The text they were read from; empty without a file.
     pub fn text(&self) -> &str {
         &self.text
@@ -94,9 +115,7 @@ impl Waivers {
         let about = |waiver: &&Waiver| {
             waiver.vary.is_empty() || combo.varies().iter().any(|vary| waiver.vary.contains(vary))
         };
-        let wide = self.wide.iter().filter(|(scope, _)| scope.has(case)).map(|(_, waiver)| waiver);
-        let own = self.by_case.get(case).into_iter().flatten();
-        let waivers: Vec<&Waiver> = own.chain(wide).filter(about).collect();
+        let waivers: Vec<&Waiver> = self.of(case).filter(about).collect();
         let fits = |waiver: &&&Waiver| waiver.expect == outcome.verdict && waiver.is_observed(&outcome);
         match waivers.iter().find(fits).or(waivers.first()) {
             Some(waiver) => waiver.apply(outcome),
@@ -115,8 +134,7 @@ impl Waiver {
             ),
             verdict if verdict == self.expect && self.is_observed(&outcome) => {
                 outcome.verdict = Verdict::Xfail;
-                let link = self.link.as_ref().map(|link| format!(", {link}")).unwrap_or_default();
-                outcome.reason = format!("{}{link} (observed: {})", self.reason, outcome.reason);
+                outcome.reason = format!("{}{OBSERVED}{})", self.stated(), outcome.reason);
                 outcome
             }
             _ => {
@@ -128,6 +146,12 @@ impl Waiver {
                 outcome
             }
         }
+    }
+
+    /// The reason, and where it is tracked.
+    fn stated(&self) -> String {
+        let link = self.link.as_ref().map(|link| format!(", {link}")).unwrap_or_default();
+        format!("{}{link}", self.reason)
     }
 
     fn is_observed(&self, outcome: &Outcome) -> bool {

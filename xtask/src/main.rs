@@ -1,8 +1,12 @@
 //! Developer tasks, one file per verb: `cargo xtask <verb>`.
 
 mod bed;
+mod bisect;
 mod build;
+mod certify;
 mod ci;
+mod diff;
+mod engines;
 mod kernel;
 mod schema;
 mod soak;
@@ -28,19 +32,47 @@ enum Verb {
     Test(test::Args),
     /// Build guests and runner, then play cases at random, under any variation, for a time.
     Soak(soak::Args),
+    /// Run what a profile needs, and issue a certificate of it.
+    ///
+    /// Exit status: 0 the host conforms, 1 it does not (the certificate says why), else as for `test`: there is none.
+    Certify(Box<certify::Args>),
+    /// Hold a certificate against the suite as it is here, or against another run.
+    ///
+    /// Exit status: 0 verified, 1 it differs, 2 it is no certificate. Whether the host conforms is printed.
+    Verify(certify::VerifyArgs),
+    /// Say what changed from one run to another, and nothing else.
+    Diff(diff::Args),
+    /// For `git bisect run` in a kernel's source: build it, boot it in a bed, play a case.
+    ///
+    /// Exit status: 0 the case holds; 1 it fails, hangs or takes the kernel with it; 125 this kernel cannot tell, as it
+    /// does not build or boot, or skips the case; 255 wrong usage, or something is missing here, which ends the bisection.
+    #[command(name = bisect::VERB)]
+    BisectStep(bisect::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
-    /// Write test-manifests/schema.json, with which editors check manifests.
+    /// Write test-manifests/schema.json, with which editors check manifests, and docs/certificate.schema.json.
     Schema,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        // git would take clap's 2 for a bad commit.
+        if error.use_stderr() && std::env::args().nth(1).is_some_and(|verb| verb == bisect::VERB) {
+            let _ = error.print();
+            std::process::exit(bisect::STOP.into());
+        }
+        error.exit()
+    });
+    let done = match cli.verb {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
         Verb::Soak(args) => soak::run(&args),
+        Verb::Certify(args) => certify::run(*args),
+        Verb::Verify(args) => certify::verify(&args),
+        Verb::Diff(args) => diff::run(&args),
+        Verb::BisectStep(args) => Ok(bisect::run(args)),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

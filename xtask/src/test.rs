@@ -42,7 +42,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Err(command.args(&words).exec()).context("cannot start cargo to run the suite")
 }
 
-fn in_bed(kind: Kind, bed: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
+/// Runs the suite in a bed, with these words for the runner; the exit status.
+pub(crate) fn in_bed(kind: Kind, bed: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
     bed::run(kind, bed, bed::RunnerArgs::of(words)?)
 }
 
@@ -88,17 +89,17 @@ pub(crate) fn suite_of(verb: &str) -> Command {
     command
 }
 
-/// What the runner prints when it is called with this argument alone.
-pub(crate) fn ask_runner(verb: &str) -> anyhow::Result<Vec<u8>> {
-    let output = runner().arg(verb).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+/// What the runner prints when it is called with these arguments alone.
+pub(crate) fn ask_runner(words: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let output = runner().args(words).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
     if !output.status.success() {
-        bail!("`exitspec {verb}` fails ({})", output.status);
+        bail!("`exitspec {}` fails ({})", words.join(" "), output.status);
     }
     Ok(output.stdout)
 }
 
 /// The runner, built first if need be. Cargo replaces itself by it.
-fn runner() -> Command {
+pub(crate) fn runner() -> Command {
     let mut command = build::cargo();
     command.args(["run", "--quiet", "--release", "--package", "host-runner", "--bin", "exitspec"]);
     command.arg("--manifest-path").arg(build::workspace().join("Cargo.toml")).arg("--");

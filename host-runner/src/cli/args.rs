@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::partition::Partition;
 use super::plan::Varies;
 use crate::machine::Piece;
 use crate::outcome::Verdict;
@@ -36,8 +37,26 @@ pub(super) enum Verb {
     ///
     /// Exit status: 0 if all of them conform, 1 if one deviates.
     Compare(CompareArgs),
-    /// Prints the JSON Schema of manifests.
-    Schema,
+    /// Says what changed from one run to another, such as between two kernels, and nothing else.
+    ///
+    /// `compare` shows runs side by side. Exit status: 0 nothing changed, 1 something did, 2 there is no such run.
+    Diff(DiffArgs),
+    /// Issues the certificate of a run with --profile: a JSON document, and the same as a page.
+    ///
+    /// `cargo xtask certify` runs and issues. Exit status: 0 the host conforms, 1 it does not, 2 the run is no run of the
+    /// whole profile with this suite.
+    Certify(CertifyArgs),
+    /// Holds a certificate against the suite as it is here.
+    ///
+    /// Exit status: 0 it is what was issued, and of this suite; 1 it differs; 2 it is no certificate. Whether the host
+    /// conforms is another question, which the certificate answers.
+    Verify(VerifyArgs),
+    /// Prints a JSON Schema.
+    Schema {
+        /// Of what
+        #[arg(long, value_enum, default_value_t = SchemaOf::Manifest, value_name = "WHAT")]
+        of: SchemaOf,
+    },
     /// Plays cases for a supervisor on standard input.
     #[command(hide = true)]
     Worker(PlaceArgs),
@@ -77,6 +96,74 @@ pub(super) struct CompareArgs {
     pub(super) run_dir: Option<PathBuf>,
 }
 
+/// Which runs to tell apart.
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// The first run: a name in the folder of runs, a folder, or a journal
+    #[arg(value_name = "RUN_A")]
+    pub(super) before: String,
+    /// The second
+    #[arg(value_name = "RUN_B")]
+    pub(super) after: String,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = DiffFormat::Text, value_name = "FORMAT")]
+    pub(super) format: DiffFormat,
+    /// Folder of runs [default: target/exitspec]
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DiffFormat {
+    Text,
+    Json,
+}
+
+/// What has a JSON Schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchemaOf {
+    Manifest,
+    Certificate,
+}
+
+/// What to certify.
+#[derive(Debug, Args)]
+pub(super) struct CertifyArgs {
+    /// The run: a name in the folder of runs, a folder, or a journal
+    #[arg(value_name = "RUN")]
+    pub(super) run: String,
+    /// The profile that it was of
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(super) profile: String,
+    /// The run's exit status
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) status: u8,
+    /// It was run with --no-waivers
+    #[arg(long)]
+    pub(super) no_waivers: bool,
+    /// The document; the page goes beside it [default: certificate.json in the run's folder]
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) places: PlaceArgs,
+    /// The user's words about the machine, kept in the certificate
+    #[arg(last = true, value_name = "WORD")]
+    pub(super) words: Vec<String>,
+}
+
+/// What to verify.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The certificate's JSON document
+    #[arg(value_name = "FILE")]
+    pub(super) certificate: PathBuf,
+    /// The certificate of another run on the same host, which must say the same of each test
+    #[arg(long, value_name = "FILE")]
+    pub(super) against: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) places: PlaceArgs,
+}
+
 /// How long, and as for `test`: without --vary under all variations.
 #[derive(Debug, Args)]
 pub(super) struct SoakArgs {
@@ -99,6 +186,14 @@ pub(super) struct TestArgs {
     /// Leave out cases whose id contains this (repeatable)
     #[arg(long, value_name = "FILTER")]
     pub(super) skip: Vec<String>,
+    /// Run what this profile needs, test-manifests/profiles/NAME.toml, with its variations
+    #[arg(long, value_name = "NAME", value_parser = name,
+          conflicts_with_all = ["resume", "vary", "vary_depth", "ignored", "include_ignored"])]
+    pub(super) profile: Option<String>,
+    /// Run one of several equal parts of what is selected, such as `count:2/5` or `hash:2/5`: the second of five, by
+    /// the tests' places in the list, or by their names
+    #[arg(long, value_name = "SHARD", conflicts_with = "resume")]
+    pub(super) partition: Option<Partition>,
     /// List cases; opens no device and boots nothing
     #[arg(long)]
     pub(super) list: bool,

@@ -34,7 +34,7 @@ pub(super) struct Begun {
 
 /// Opens the journal and decides what is to do.
 pub(super) fn begin(args: &TestArgs, survey: &Survey) -> Result<Begun, Stop> {
-    let Survey { places, suite, host, waivers } = survey;
+    let Survey { places, suite, host, waivers, .. } = survey;
     let suite = &**suite;
     let mirror = match &args.mirror {
         Some(path) => Some(Mirror::open(path).map_err(|error| usage(path, &error))?),
@@ -49,7 +49,7 @@ pub(super) fn begin(args: &TestArgs, survey: &Survey) -> Result<Begun, Stop> {
             let lost = outcome(args)?;
             Ok(resume(args, suite, journal, found, lost.as_ref()))
         }
-        None => start(args, places, suite, waivers, host, mirror),
+        None => start(args, survey, mirror),
     }
 }
 
@@ -65,18 +65,16 @@ pub(super) fn fingerprint(
         .map_err(|error| usage(manifests, &error))
 }
 
-fn start(
-    args: &TestArgs,
-    places: &Places,
-    suite: &dyn Suite,
-    waivers: &Waivers,
-    host: &HostFacts,
-    mirror: Option<Mirror>,
-) -> Result<Begun, Stop> {
+fn start(args: &TestArgs, survey: &Survey, mirror: Option<Mirror>) -> Result<Begun, Stop> {
+    let Survey { places, suite, host, waivers, profile } = survey;
+    let suite = &**suite;
     let cases = suite.cases();
-    let todo = plan::tests(args, cases, host);
+    let todo = plan::tests(args, profile.as_ref(), cases, host);
     if todo.is_empty() {
         let count = cases.len();
+        if let Some(shard) = args.partition {
+            return Err(Stop::Nothing(format!("nothing that is selected is in the shard {shard}")));
+        }
         return Err(Stop::Nothing(format!("no case matches; there are {count}, and --list names them")));
     }
     let seed = args.seed.unwrap_or(DEFAULT_SEED);
@@ -94,6 +92,7 @@ fn start(
             fingerprint: fingerprint(places, suite, waivers)?,
             selected: todo.iter().map(|test| test.name.clone()).collect(),
             forced,
+            partition: args.partition.map(|shard| shard.to_string()),
         };
         let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
         Some(Journal::create(&path, &header, mirror).map_err(|error| usage(&path, &error))?)

@@ -1,5 +1,6 @@
 //! What every run stands on: the suite, the host, the waivers, the kernel log, the workers.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 use super::Stop;
@@ -8,6 +9,8 @@ use super::places::Places;
 use crate::host::{Cache, HostFacts};
 use crate::isolate::Pool;
 use crate::kernel_log::KernelLog;
+use crate::manifest;
+use crate::profile::Profile;
 use crate::suite::{Load, RunContext, Suite};
 use crate::waivers::Waivers;
 
@@ -17,6 +20,7 @@ pub(super) struct Survey {
     pub(super) suite: Arc<dyn Suite>,
     pub(super) host: HostFacts,
     pub(super) waivers: Waivers,
+    pub(super) profile: Option<Profile>,
 }
 
 impl Survey {
@@ -28,7 +32,11 @@ impl Survey {
             host.bed.clone_from(bed);
         }
         let waivers = waivers(args, &places, &host, &*suite)?;
-        Ok(Self { places, suite, host, waivers })
+        let profile = match &args.profile {
+            Some(name) => Some(profile(&places, name, &*suite)?),
+            None => None,
+        };
+        Ok(Self { places, suite, host, waivers, profile })
     }
 
     /// What the device can do, as an earlier run remembered it.
@@ -39,6 +47,11 @@ impl Survey {
     /// Asks the device; remarks are what went wrong and does not matter to the verdicts.
     pub(super) fn ask_device(&mut self, remarks: &mut Vec<String>) -> Result<(), Stop> {
         self.host.device = Some(self.suite.device(&self.places.device, &self.host)?);
+        if let Some(profile) = &self.profile
+            && let Some(reason) = profile.unfit(&self.host)
+        {
+            return Err(Stop::Unfit { profile: profile.name.clone(), reason });
+        }
         if let Err(error) = Cache::in_folder(&self.places.runs).store(&self.host) {
             remarks.push(format!("what this host can do could not be remembered for --list: {error}"));
         }
@@ -74,18 +87,31 @@ impl Ground {
     }
 }
 
+/// A profile by name.
+pub(super) fn profile(places: &Places, name: &str, suite: &dyn Suite) -> Result<Profile, Stop> {
+    let found = manifest::load_profile(&places.sources.manifests, name, suite.cases());
+    found.map_err(|mistakes| Stop::Usage(mistakes.render(std::io::stderr().is_terminal())))
+}
+
 fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
     let mut waivers = Waivers::default();
     if args.no_waivers {
         return Ok(waivers);
     }
+    let ids = || suite.cases().iter().map(|case| case.id.as_str());
+    for path in &args.waivers {
+        waivers.add(path, true, ids(), host).map_err(Stop::Usage)?;
+    }
+    if args.waivers.is_empty() { own_waivers(places, host, suite) } else { Ok(waivers) }
+}
+
+/// The waivers that the suite has for a host.
+pub(super) fn own_waivers(places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {
+    let mut waivers = Waivers::default();
     let folder = places.sources.manifests.join("waivers");
-    let defaults = [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)];
-    let wanted = !args.waivers.is_empty();
-    let files = if wanted { args.waivers.clone() } else { defaults.map(|name| folder.join(name)).to_vec() };
-    for path in files {
+    for name in [format!("{}.toml", host.backend), format!("bed-{}.toml", host.bed)] {
         let ids = suite.cases().iter().map(|case| case.id.as_str());
-        waivers.add(&path, wanted, ids, host).map_err(Stop::Usage)?;
+        waivers.add(&folder.join(name), false, ids, host).map_err(Stop::Usage)?;
     }
     Ok(waivers)
 }

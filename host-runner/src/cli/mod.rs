@@ -2,9 +2,12 @@
 
 mod args;
 mod begin;
+mod certify;
 mod compare;
+mod diff;
 mod ground;
 mod lost;
+mod partition;
 mod places;
 mod plan;
 mod progress;
@@ -15,15 +18,17 @@ mod soak;
 mod test;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::certificate;
 use crate::host::{Cache, HostFacts, Unusable};
 use crate::isolate;
 use crate::manifest;
 use crate::suite::Load;
-use args::{CommandLine, PlaceArgs, Verb};
+use args::{CommandLine, PlaceArgs, SchemaOf, Verb};
 use places::Places;
 
 /// How a run ends, as the process's exit status.
@@ -48,6 +53,8 @@ enum Stop {
     Usage(String),
     #[error("this host cannot run anything: {0}")]
     Unusable(#[from] Unusable),
+    #[error("this host is none for the profile {profile}: it {reason}")]
+    Unfit { profile: String, reason: String },
     #[error("{0}")]
     Nothing(String),
 }
@@ -61,8 +68,15 @@ pub fn main(load: Load) -> ExitCode {
         Some(Verb::Soak(args)) => soak::run(&args, load),
         Some(Verb::Host(places)) => host(&places, load),
         Some(Verb::Compare(args)) => compare::run(&args),
-        Some(Verb::Schema) => {
-            println!("{:#}", manifest::schema());
+        Some(Verb::Diff(args)) => diff::run(&args),
+        Some(Verb::Certify(args)) => certify::certify(&args, load),
+        Some(Verb::Verify(args)) => certify::verify(&args, load),
+        Some(Verb::Schema { of }) => {
+            let schema = match of {
+                SchemaOf::Manifest => manifest::schema(),
+                SchemaOf::Certificate => certificate::schema(),
+            };
+            println!("{schema:#}");
             Ok(End::Conforming)
         }
         Some(Verb::Worker(places)) => worker(&places, load),
@@ -71,11 +85,16 @@ pub fn main(load: Load) -> ExitCode {
         eprintln!("exitspec: {stop}");
         match stop {
             Stop::Usage(_) => End::Usage,
-            Stop::Unusable(_) => End::Unusable,
+            Stop::Unusable(_) | Stop::Unfit { .. } => End::Unusable,
             Stop::Nothing(_) => End::Nothing,
         }
     });
     ExitCode::from(end as u8)
+}
+
+/// Whether the program takes these words, its own name first; an error is what it would say.
+pub fn takes(words: impl IntoIterator<Item = OsString>) -> Result<(), clap::Error> {
+    CommandLine::try_parse_from(words).map(drop)
 }
 
 fn host(args: &PlaceArgs, load: Load) -> Result<End, Stop> {

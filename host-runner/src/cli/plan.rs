@@ -4,6 +4,7 @@ use super::args::TestArgs;
 use super::select;
 use crate::case::{Case, Combo, Vary};
 use crate::host::{HostFacts, missing};
+use crate::profile::Profile;
 use crate::variation;
 
 /// One test of the run.
@@ -32,7 +33,30 @@ impl Test {
 }
 
 /// What the command line asks for, in the order of the suite. A case that the host cannot play is there once.
-pub(super) fn tests(args: &TestArgs, cases: &[Case], host: &HostFacts) -> Vec<Test> {
+pub(super) fn tests(
+    args: &TestArgs,
+    profile: Option<&Profile>,
+    cases: &[Case],
+    host: &HostFacts,
+) -> Vec<Test> {
+    let mut tests = match profile {
+        Some(profile) => of_profile(profile, cases, host),
+        None => of_suite(args, cases, host),
+    };
+    tests.retain(|test| select::takes(args, &test.name));
+    if let Some(partition) = args.partition {
+        partition.cut(&mut tests, |test| &test.name);
+    }
+    tests
+}
+
+/// What a profile needs on this host.
+pub(super) fn of_profile(profile: &Profile, cases: &[Case], host: &HostFacts) -> Vec<Test> {
+    let tests = profile.tests(cases, host).tests.into_iter();
+    tests.map(|(index, combo)| Test::new(cases, index, combo)).collect()
+}
+
+fn of_suite(args: &TestArgs, cases: &[Case], host: &HostFacts) -> Vec<Test> {
     let mut combos = Combo::of(&varies(args), args.vary_depth);
     // A test's name asks for what is done in it.
     let named = args.filters.iter().filter_map(|filter| Combo::of_test(filter)).map(|(_, combo)| combo);
@@ -50,7 +74,6 @@ pub(super) fn tests(args: &TestArgs, cases: &[Case], host: &HostFacts) -> Vec<Te
             tests.extend(combos.iter().map(|combo| Test::new(cases, index, combo.clone())));
         }
     }
-    tests.retain(|test| select::takes(args, &test.name));
     tests
 }
 

@@ -42,7 +42,7 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
         vary: if test.vary.is_empty() { vec![plan::Varies::All] } else { test.vary.clone() },
         ..test.clone()
     };
-    let mut tests = plan::tests(&varied, cases, &survey.host);
+    let mut tests = plan::tests(&varied, survey.profile.as_ref(), cases, &survey.host);
     tests.retain(|test| plan::skip(cases, test, &survey.host, false).is_none());
     if tests.is_empty() {
         return Err(Stop::Nothing("nothing to play: no case matches, or this host can play none".to_owned()));
@@ -79,7 +79,7 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
 }
 
 fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop> {
-    let Survey { places, suite, host, waivers } = survey;
+    let Survey { places, suite, host, waivers, .. } = survey;
     let header = Header {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         revision: revision(&places.sources.manifests),
@@ -90,6 +90,7 @@ fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop>
         // Whatever comes: nothing is left to do when it is interrupted.
         selected: Vec::new(),
         forced: args.include_ignored,
+        partition: args.partition.map(|shard| shard.to_string()),
     };
     let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
     Journal::create(&path, &header, None).map_err(|error| usage(&path, &error))

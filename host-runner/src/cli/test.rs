@@ -16,14 +16,14 @@ use crate::case::Case;
 use crate::host::HostFacts;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{Paint, Summary, Tally, Variations};
-use crate::suite::{Load, Suite};
+use crate::suite::Load;
 use crate::waivers::Waivers;
 
 pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     let mut survey = Survey::take(args, load)?;
     if args.list {
         survey.remember_device();
-        list(args, &*survey.suite, &survey.waivers, &survey.host);
+        list(args, &survey);
         return Ok(End::Conforming);
     }
     let mut remarks = Vec::new();
@@ -96,11 +96,12 @@ fn kind(waivers: &Waivers, cases: &[Case], test: &Test) -> &'static str {
 }
 
 /// Prints what would run. Knows of the device only what an earlier run remembered.
-fn list(args: &TestArgs, suite: &dyn Suite, waivers: &Waivers, host: &HostFacts) {
+fn list(args: &TestArgs, survey: &Survey) {
+    let Survey { suite, host, waivers, profile, .. } = survey;
     let cases = suite.cases();
     // Here the filters choose whether what would be skipped is listed.
     let all = TestArgs { ignored: false, ..args.clone() };
-    let trials = plan::tests(&all, cases, host).into_iter().map(|test| {
+    let trials = plan::tests(&all, profile.as_ref(), cases, host).into_iter().map(|test| {
         let reason = plan::skip(cases, &test, host, false);
         if let Some(reason) = reason.as_ref().filter(|_| !test.combo.is_plain()) {
             // Where no reader of lists looks for tests.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HostFacts, caps, cpuid};
 
 /// What this KVM offers.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceFacts {
     /// Capabilities for which KVM_CHECK_EXTENSION is above zero, by manifest name.
     pub caps: BTreeSet<String>,

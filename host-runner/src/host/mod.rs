@@ -13,11 +13,12 @@ pub mod switches;
 
 pub use cache::Cache;
 pub use device::{DeviceFacts, Unusable};
-pub use requires::{missing, other_setting};
+pub use requires::{missing, not_for, other_setting};
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Pio, Vendor};
@@ -26,7 +27,7 @@ use crate::case::{Pio, Vendor};
 pub const LOCAL: &str = "local";
 
 /// What is known of the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostFacts {
     /// Where this `/dev/kvm` lives: `local`, or the name of the emulated machine that was booted for the run.
     pub bed: String,

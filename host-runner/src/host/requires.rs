@@ -8,6 +8,12 @@ use crate::case::{Pio, Requires, Vendor};
 /// Why the case cannot mean anything on this host; `None` if it can. A requirement that only the
 /// device could answer holds as long as nobody has asked the device.
 pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
+    not_for(requires, host).or_else(|| lacks(requires, host))
+}
+
+/// Why the case is for another kind of host: another backend, path of port I/O or setting of a module; `None` if it
+/// is for this one.
+pub fn not_for(requires: &Requires, host: &HostFacts) -> Option<String> {
     if !requires.vendor.is_empty() && !requires.vendor.contains(&host.vendor) {
         let wanted: Vec<&str> = requires.vendor.iter().map(|vendor| vendor_name(*vendor)).collect();
         return Some(format!("needs {}, and this host's backend is {}", wanted.join(" or "), host.backend));
@@ -16,9 +22,11 @@ pub fn missing(requires: &Requires, host: &HostFacts) -> Option<String> {
         let (wanted, here) = (pio_name(pio), pio_name(host.pio));
         return Some(format!("needs {wanted} port I/O, and {} does {here} port I/O", host.backend));
     }
-    if let Some(reason) = other_setting(&requires.params, host) {
-        return Some(reason);
-    }
+    other_setting(&requires.params, host)
+}
+
+/// What a host of the right kind does not have.
+fn lacks(requires: &Requires, host: &HostFacts) -> Option<String> {
     if let Some(reason) = no_nesting(requires, host) {
         return Some(reason);
     }

@@ -12,7 +12,7 @@ mod runs;
 pub use fingerprint::Fingerprint;
 pub use mirror::Mirror;
 pub use read::Recovered;
-pub use revision::revision;
+pub use revision::{dirty, revision};
 pub use runs::Runs;
 
 use std::fs::{File, OpenOptions};
@@ -45,6 +45,9 @@ pub struct Header {
     /// Whether cases are played although the host lacks what they need.
     #[serde(default)]
     pub forced: bool,
+    /// Which shard of what was asked for this is, such as `count:2/5`; `None`: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
 }
 
 /// A line.

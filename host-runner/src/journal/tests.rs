@@ -15,6 +15,7 @@ fn header() -> Header {
         fingerprint: Fingerprint::default(),
         selected: vec!["a.one".into(), "a.two".into()],
         forced: true,
+        partition: None,
     }
 }
 

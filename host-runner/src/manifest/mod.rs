@@ -7,6 +7,7 @@
 mod check;
 mod header;
 mod mistake;
+mod profile;
 mod schema;
 mod step;
 mod table;
@@ -24,6 +25,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use check::ERRNOS;
 pub use mistake::{Also, Mistake, Mistakes};
+pub use profile::{load_profile, parse_profile};
 pub use schema::schema;
 
 use crate::case::{Case, Places};

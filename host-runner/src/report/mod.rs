@@ -1,5 +1,6 @@
 //! Outcomes as people read them; one file per form. Knows nothing of KVM.
 
+mod changes;
 mod console;
 mod paint;
 mod registers;
@@ -7,6 +8,7 @@ mod summary;
 mod table;
 mod variations;
 
+pub use changes::{Alone, Change, Changes, Fact, Seen};
 pub use console::failure;
 pub use paint::Paint;
 pub use summary::{Summary, Tally};

@@ -26,6 +26,9 @@ fn a_waived_deviation_is_expected_and_others_are_not() {
     let xfail = waivers.apply("a.one", &Combo::PLAIN, fail("rax is 0x7"));
     assert_eq!(xfail.verdict, Verdict::Xfail);
     assert_eq!(xfail.reason, "known, L (observed: rax is 0x7)");
+    assert_eq!(waivers.behind("a.one", &xfail), waivers.get("a.one"));
+    assert_eq!(waivers.behind("a.two", &xfail), None);
+    assert_eq!(waivers.behind("a.one", &Outcome::new(Verdict::Xfail, "known (observed: x)")), None);
     let other = waivers.apply("a.one", &Combo::PLAIN, fail("rax is 0x8"));
     assert_eq!(other.verdict, Verdict::Fail);
     assert!(other.reason.contains("w.toml:2") && other.reason.contains("another deviation"));
@@ -167,6 +170,9 @@ fn what_a_host_does_to_any_case_under_a_variation_is_waived_once() {
     assert_eq!(verdict(&waivers, &[Vary::Kick], "it came twice"), Verdict::Fail);
     assert_eq!(verdict(&waivers, &[], "it is lost"), Verdict::Fail);
     assert_eq!(waivers.apply("a.one", &Combo::new(vec![Vary::Kick]), Outcome::pass()).verdict, Verdict::Pass);
+    let lost =
+        waivers.apply("a.one", &Combo::new(vec![Vary::Kick]), Outcome::new(Verdict::Fail, "it is lost"));
+    assert_eq!(waivers.behind("a.one", &lost).map(|waiver| waiver.reason.as_str()), Some("wide"));
     // Beside a case's own.
     let both = parse(&format!("{ONE}observed = \"0x7\"\n{}", wide("a.*"))).unwrap();
     assert_eq!(verdict(&both, &[Vary::Kick], "it is lost"), Verdict::Xfail);

@@ -9,8 +9,18 @@ use exitspec::outcome::Verdict;
 use libtest_mimic::Trial;
 use nix::sys::stat::Mode;
 
+use crate::certificates::{
+    a_certificate_is_of_one_suite, a_run_of_a_profile_is_certified, an_edit_of_a_certificate_shows,
+    only_a_whole_run_of_this_suite_is_certified, skips_stale_waivers_and_deviations_are_no_certificate,
+    two_runs_must_say_the_same,
+};
 use crate::fake::REAL_DEVICE;
 use crate::lab::Lab;
+use crate::shards::{
+    a_host_that_a_profile_is_not_for_is_told_so, a_profile_names_only_what_is_there,
+    a_profile_selects_its_cases_and_variations, a_shard_is_listed_and_resumed_as_it_is,
+    every_test_is_in_one_shard_and_the_journal_says_which,
+};
 use crate::variations::{
     a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
     a_soak_tells_a_deviation_once_and_counts_it, tests_are_named_and_counted, waivers_know_variations,
@@ -35,6 +45,7 @@ pub(crate) fn all() -> Vec<Trial> {
         only_what_was_running_is_lost,
         what_is_forced_stays_forced,
         runs_are_compared,
+        what_changed_between_runs_is_said,
         a_bed_has_its_own_waivers,
         a_changed_suite_is_not_resumed,
         waivers_expect_and_rot,
@@ -50,6 +61,17 @@ pub(crate) fn all() -> Vec<Trial> {
         waivers_know_variations,
         a_killed_run_goes_on_with_its_variations,
         a_soak_tells_a_deviation_once_and_counts_it,
+        every_test_is_in_one_shard_and_the_journal_says_which,
+        a_shard_is_listed_and_resumed_as_it_is,
+        a_profile_selects_its_cases_and_variations,
+        a_profile_names_only_what_is_there,
+        a_host_that_a_profile_is_not_for_is_told_so,
+        a_run_of_a_profile_is_certified,
+        skips_stale_waivers_and_deviations_are_no_certificate,
+        only_a_whole_run_of_this_suite_is_certified,
+        an_edit_of_a_certificate_shows,
+        a_certificate_is_of_one_suite,
+        two_runs_must_say_the_same,
     ]
 }
 
@@ -244,6 +266,34 @@ fn runs_are_compared() {
     assert_eq!(row("t.pass1"), None, "it is a pass in both");
     assert!(compare(&[&good, &bad, std::path::Path::new("--all")]).out.contains("\nt.pass1 "));
     compare(&[std::path::Path::new("/nonexistent")]).ends(2).says("no such run");
+}
+
+fn what_changed_between_runs_is_said() {
+    let lab = Lab::new("t.pass1,t.fail");
+    let run = |waivers: &str| {
+        fs::write(lab.path("manifests/waivers/bed-local.toml"), waivers).unwrap();
+        lab.run(&[]);
+        lab.journal().display().to_string()
+    };
+    let diff = |words: &[&str]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.env(crate::fake::CASES, "t.pass1").arg("diff").args(words);
+        Lab::finish(&mut command)
+    };
+    let (one, same) = (run(""), run(""));
+    let other = run("[[waiver]]\ncase = \"t.fail\"\nreason = \"known\"\n");
+    assert_eq!(diff(&[&one, &same]).ends(0).out, "nothing changed\n");
+    let text = &diff(&[&one, &other]).ends(1).out.clone();
+    assert!(
+        text.contains("verdict  t.fail: fail -> xfail") && text.contains("the waivers have changed"),
+        "{text}"
+    );
+    assert!(!text.contains("t.pass1") && !text.contains("host "), "{text}");
+    let json = diff(&[&one, &other, "--format=json"]).ends(1).out.clone();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["verdicts"][0]["after"]["verdict"], "xfail");
+    diff(&[&one, "/nonexistent"]).ends(2).says("no such run");
+    diff(&[&one]).ends(2).says("RUN_B");
 }
 
 fn a_bed_has_its_own_waivers() {

@@ -65,14 +65,15 @@ impl Lab {
         command.env(fake::CASES, &self.cases).env(fake::SCRATCH, self.folder.path());
         // A verb comes before its options.
         let (verb, arguments) = match arguments {
-            ["soak", rest @ ..] => (Some("soak"), rest),
+            [verb @ ("soak" | "certify" | "verify"), rest @ ..] => (Some(*verb), rest),
             all => (None, all),
         };
         command.args(verb);
         command.arg(format!("--run-dir={}", self.path("runs").display()));
         command.arg(format!("--manifests={}", self.path("manifests").display()));
         command.arg(format!("--payloads={}", self.path("payloads").display()));
-        if !arguments.contains(&"host") && !arguments.iter().any(|text| text.starts_with("--kernel-log")) {
+        let plays = !matches!(verb, Some("certify" | "verify")) && !arguments.contains(&"host");
+        if plays && !arguments.iter().any(|text| text.starts_with("--kernel-log")) {
             command.arg("--kernel-log=/dev/null");
         }
         command.args(arguments);

@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test; clippy takes only #[test] for one")]
 
+mod certificates;
 mod checks;
 mod fake;
 mod lab;
+mod shards;
 mod variations;
 
 use std::process::ExitCode;

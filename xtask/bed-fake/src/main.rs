@@ -19,6 +19,8 @@ const CASES: &[&str] = &[
     "t.stops-the-runner",
     "t.kills-the-runner",
     "t.fails-after",
+    "t.is-broken",
+    "t.needs-what-is-not-there",
 ];
 
 struct Fake(Vec<Case>);
@@ -33,6 +35,8 @@ fn load(_: &Sources) -> Result<Box<dyn Suite>, String> {
 }
 
 fn case(id: &str) -> Case {
+    let params =
+        if id.ends_with("not-there") { [("kvm.none".to_owned(), "1".to_owned())].into() } else { [].into() };
     Case {
         id: id.to_owned(),
         summary: "a fake".to_owned(),
@@ -42,7 +46,7 @@ fn case(id: &str) -> Case {
         payload: "none".to_owned(),
         scenario: String::new(),
         args: [].into(),
-        requires: Requires::default(),
+        requires: Requires { params, ..Requires::default() },
         machine: MachineSpec::default(),
         budget: Budget::default(),
         except: [].into(),
@@ -64,6 +68,7 @@ impl Suite for Fake {
             }
             // Nothing comes from the machine any more then, as from one that hangs.
             "t.stops-the-runner" => kill(getppid(), Signal::SIGSTOP).map_err(|error| error.to_string()),
+            "t.is-broken" => return Outcome::new(Verdict::Error, "the case is broken"),
             "t.fails-after" => return Outcome::new(Verdict::Fail, "rax is 0x7"),
             _ => return Outcome::pass(),
         };

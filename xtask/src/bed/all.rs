@@ -1,7 +1,6 @@
 //! The same cases on this machine and in every bed, and one table of the verdicts.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -51,13 +50,12 @@ pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
 
 /// Runs on this machine; the exit status, and the run's folder if there is one.
 fn local(words: &[OsString]) -> anyhow::Result<(u8, Option<PathBuf>)> {
-    let newest = || fs::canonicalize(run::runs().join("latest")).ok();
-    let before = newest();
+    let before = run::newest();
     let ended = crate::test::suite().args(words).status().context("cannot start cargo to run the suite")?;
     let code = ended.code().and_then(|code| u8::try_from(code).ok());
     let code = code.with_context(|| format!("the runner failed ({ended})"))?;
     // A host that cannot run anything has no run.
-    Ok((code, newest().filter(|folder| Some(folder) != before.as_ref())))
+    Ok((code, run::newest().filter(|folder| Some(folder) != before.as_ref())))
 }
 
 /// Runs in every bed, `jobs` at once; exit statuses and runs in the order of the plans.

@@ -37,7 +37,7 @@ impl Where {
 
 /// Where the suite runs: on this machine, or in a bed, a machine that is emulated for it.
 #[derive(Debug, Clone, Args)]
-#[command(disable_help_flag = true, next_help_heading = "Where the suite runs")]
+#[command(next_help_heading = "Where the suite runs")]
 pub(crate) struct BedArgs {
     /// The machine [default: local; amd if another option here is given]
     #[arg(long, value_enum, value_name = "BED")]
@@ -75,10 +75,29 @@ impl BedArgs {
         let matches = command().get_matches_from(ours);
         // What `get_matches_from` took has this form.
         let args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        if let Err(mistake) = args.check() {
+        args.checked();
+        (args, rest)
+    }
+
+    /// As [`BedArgs::split`], with the error that would end the program.
+    #[cfg(test)]
+    pub(crate) fn try_split(words: &[OsString]) -> Result<(Self, Vec<OsString>), clap::Error> {
+        let (ours, rest) = split(&command(), words);
+        let args = Self::from_arg_matches(&command().try_get_matches_from(ours)?)?;
+        args.check().map_err(|mistake| command().error(ErrorKind::ArgumentConflict, mistake))?;
+        Ok((args, rest))
+    }
+
+    /// The words of a command line that are ours, in their order.
+    pub(crate) fn own_words(words: &[OsString]) -> Vec<OsString> {
+        split(&command(), words).0
+    }
+
+    /// Ends the program if options would have no effect, as clap does.
+    pub(crate) fn checked(&self) {
+        if let Err(mistake) = self.check() {
             command().error(ErrorKind::ArgumentConflict, mistake).exit();
         }
-        (args, rest)
     }
 
     /// Refuses options that would have no effect.

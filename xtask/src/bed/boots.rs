@@ -81,7 +81,9 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each(kind: Kind, silence: Du
         verdicts,
         [
             ("t.fails-after", "fail"),
+            ("t.is-broken", "error"),
             ("t.kills-the-runner", "crash"),
+            ("t.needs-what-is-not-there", "skip"),
             ("t.panics-the-kernel", "crash"),
             ("t.passes-before", "pass"),
             ("t.passes-between", "pass"),
@@ -94,11 +96,36 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each(kind: Kind, silence: Du
     let reason = outcomes["t.kills-the-runner"]["reason"].to_string();
     assert!(reason.contains("/exitspec was killed by signal 9"), "{reason}");
     let text = fs::read_to_string(folder.path().join("text-4.log")).expect(WHY);
-    assert!(text.contains("2 passed, 4 failed"), "{text}");
+    assert!(text.contains("2 passed, 5 failed"), "{text}");
     for name in ["console.log", "console-2.log", "console-3.log", "console-4.log"] {
         assert!(folder.path().join(name).is_file(), "{name}");
     }
     assert!(!folder.path().join("console-5.log").exists());
+}
+
+#[test]
+#[ignore = "boots QEMU; `cargo xtask ci` runs it"]
+fn amd_a_step_of_a_bisection_tells_git() {
+    let mut lab = Lab::new(Kind::Amd);
+    // The limit of a case, which the session waits for: 15 s.
+    lab.plan.runner.timeout_scale = Some(0.1);
+    lab.plan.silence = Duration::from_secs(15);
+    let mut step = |case: &str, words: &[&str]| {
+        lab.plan.runner.rest = vec!["--no-waivers".to_owned()];
+        lab.plan.runner.selection = vec!["--exact".to_owned(), case.to_owned()];
+        lab.plan.kernel_args = words.iter().map(|word| (*word).to_owned()).collect();
+        let folder = RunFolder::create(&lab.folder.path().join("runs"), "bisect-amd").expect(WHY);
+        bisect::play(&lab.plan, case, &folder).expect(WHY).status()
+    };
+    assert_eq!(step("t.passes-before", &[]), 0);
+    assert_eq!(step("t.fails-after", &[]), 1);
+    // It costs the machine, and the next one says so.
+    assert_eq!(step("t.panics-the-kernel", &[]), 1);
+    assert_eq!(step("t.stops-the-runner", &[]), 1);
+    assert_eq!(step("t.needs-what-is-not-there", &[]), 125);
+    assert_eq!(step("t.is-broken", &[]), 125);
+    assert_eq!(step("t.is-not-in-the-suite", &[]), 125);
+    assert_eq!(step("t.passes-before", &["rdinit=/none", "init=/none"]), 125);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod all;
 mod amd;
 mod apt;
 pub(crate) mod args;
+pub(crate) mod bisect;
 mod bochs;
 mod boot;
 #[cfg(test)]
@@ -22,7 +23,7 @@ pub(crate) mod kernel;
 pub(crate) mod kind;
 mod lock;
 mod matrix;
-mod params;
+pub(crate) mod params;
 mod process;
 mod qemu;
 mod run;
@@ -44,6 +45,7 @@ use kernel::{Kernel, Spec};
 use kind::Kind;
 use params::Params;
 use run::Plan;
+pub(crate) use run::newest as newest_run;
 use runner_args::Resumed;
 pub(crate) use runner_args::RunnerArgs;
 use suite::Suite;
@@ -107,6 +109,13 @@ fn build_suite(runner: &RunnerArgs) -> anyhow::Result<()> {
         build::run(&build::Args::default())?;
     }
     suite::build(&["--package=host-runner", "--package=bed-init", "--bin=exitspec", "--bin=bed-init"])
+}
+
+/// Downloads one of Debian's packages into a folder of its own; its file.
+pub(crate) fn fetch(package: &str, home: &Path) -> anyhow::Result<PathBuf> {
+    let place = home.join(package);
+    std::fs::create_dir_all(&place).with_context(|| place.display().to_string())?;
+    apt::Apt::open(&apt::Sources::HostAnd(None), &folder().join("apt"))?.download(package, &place)
 }
 
 /// Whether there is, or can be, everything that a bed needs.

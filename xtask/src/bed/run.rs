@@ -144,9 +144,11 @@ impl Run<'_> {
         archive.copy("exitspec", 0o755, &suite.runner)?;
         let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
         archive.copy_folder("suite/manifests", &suite.manifests, is_toml)?;
-        let waivers = suite.manifests.join("waivers");
-        if waivers.is_dir() {
-            archive.copy_folder("suite/manifests/waivers", &waivers, is_toml)?;
+        for below in ["waivers", "profiles"] {
+            let folder = suite.manifests.join(below);
+            if folder.is_dir() {
+                archive.copy_folder(&format!("suite/manifests/{below}"), &folder, is_toml)?;
+            }
         }
         // What else cargo leaves there has a dot in its name.
         archive.copy_folder("suite/payloads", &suite.payloads, |name| {
@@ -206,6 +208,11 @@ pub(crate) fn say_where(folder: &RunFolder) {
 
 fn is_hidden(name: &Path) -> bool {
     name.as_os_str().as_encoded_bytes().starts_with(b".")
+}
+
+/// The newest run, of whatever bed.
+pub(crate) fn newest() -> Option<PathBuf> {
+    std::fs::canonicalize(runs().join("latest")).ok()
 }
 
 /// Where the runs are.

@@ -70,7 +70,9 @@ impl RunnerArgs {
                         "{name} has no meaning in a bed; its text, results and console are in the run's folder"
                     )
                 }
-                "--skip" => args.selection.push(format!("--skip={}", value()?)),
+                "--skip" | "--partition" | "--profile" => {
+                    args.selection.push(format!("{name}={}", value()?));
+                }
                 "--test-threads" => {
                     let threads = value()?;
                     if threads != "1" {
@@ -121,6 +123,10 @@ mod tests {
         let args = parse("--vary kick,threads --vary-depth 2 --forget tsc state").unwrap();
         assert_eq!(args.selection, ["state"]);
         assert_eq!(args.rest, ["--vary=kick,threads", "--vary-depth=2", "--forget=tsc"]);
+        // A boot that goes on with a run takes these from its journal.
+        let args = parse("--partition count:2/5 --profile=smm").unwrap();
+        assert_eq!(args.selection, ["--partition=count:2/5", "--profile=smm"]);
+        assert!(args.rest.is_empty());
         assert_eq!(parse("--resume").unwrap().resume, Some(Resumed::Newest));
         assert_eq!(parse("--resume=run").unwrap().resume, Some(Resumed::Named("run".into())));
         assert_eq!(parse("-- --resume").unwrap().selection, ["--", "--resume"]);

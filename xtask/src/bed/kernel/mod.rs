@@ -2,8 +2,10 @@
 
 pub(crate) mod debian;
 mod image;
+mod make;
 pub(crate) mod modules;
 pub(crate) mod small;
+pub(crate) mod tree;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -11,13 +11,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::debian::{self, Unpacked};
+use super::make::{FRAGMENT, Make};
 use crate::bed::apt::{self, Apt, Sources};
 
 /// The series that is built if none is named.
 pub(crate) const DEFAULT: &str = "6.12";
-
-/// What the kernel is made of.
-const FRAGMENT: &str = include_str!("../../../kernel/bed.config");
 
 /// The file of a kernel that tells what it was made of.
 const MADE_OF: &str = "bed.config";
@@ -151,76 +149,17 @@ fn unpack(deb: &Path, place: &Path, package: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
-    let fragment = place.join(MADE_OF);
-    fs::write(&fragment, FRAGMENT).with_context(|| fragment.display().to_string())?;
-    let log = place.join("build.log");
-    let run = |arguments: &[&str]| -> anyhow::Result<()> {
-        let log_file = File::options().create(true).append(true).open(&log);
-        let log_file = log_file.with_context(|| log.display().to_string())?;
-        let mut command = Command::new("make");
-        command.current_dir(tree).arg("ARCH=x86_64").args(arguments).env("KCONFIG_ALLCONFIG", &fragment);
-        // The same source gives the same kernel, whoever builds it.
-        command.env("KBUILD_BUILD_USER", "exitspec").env("KBUILD_BUILD_HOST", "bed");
-        command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        if !command.status().context("cannot start make")?.success() {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<_> = text.lines().collect();
-            let last = lines[lines.len().saturating_sub(20)..].join("\n    ");
-            bail!("the kernel does not build; {} ends with\n    {last}", log.display());
-        }
-        Ok(())
-    };
-    run(&["-s", "allnoconfig"])?;
-    let config = tree.join(".config");
-    let config = fs::read_to_string(&config).with_context(|| config.display().to_string())?;
-    let lost = not_taken(FRAGMENT, &config, series);
+    let make = Make { tree, output: None, place };
+    let lost = make.configure(series)?;
     if !lost.is_empty() {
         bail!("Linux {series} does not take what bed.config says of {}", lost.join(", "));
     }
-    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    run(&["-s", &format!("-j{jobs}"), "vmlinux", "modules"])
-}
-
-/// The symbols of the fragment that a configuration has otherwise.
-fn not_taken<'a>(fragment: &'a str, config: &str, series: &str) -> Vec<&'a str> {
-    let numbers = |text: &str| -> Vec<u32> { text.split('.').map_while(|part| part.parse().ok()).collect() };
-    let taken = |line: &&str| {
-        let (setting, remark) = line.split_once('#').unwrap_or((line, ""));
-        let setting = setting.trim();
-        let Some((symbol, value)) = setting.split_once('=') else { return true };
-        let since = remark.trim().strip_prefix("from ").and_then(|rest| rest.split(' ').next());
-        if since.is_some_and(|since| numbers(series) < numbers(since)) {
-            return true;
-        }
-        let mut lines = config.lines();
-        if value == "n" {
-            let set = format!("{symbol}=");
-            !lines.any(|line| line.starts_with(&set))
-        } else {
-            lines.any(|line| line == setting)
-        }
-    };
-    let lost = fragment.lines().filter(|line| line.starts_with("CONFIG_")).filter(|line| !taken(line));
-    lost.filter_map(|line| line.split('=').next()).collect()
+    make.build(&["vmlinux", "modules"])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_symbol_that_is_not_taken_is_named() {
-        let fragment =
-            "# text\nCONFIG_A=y\nCONFIG_B=m   # why\nCONFIG_C=n\nCONFIG_D=4\nCONFIG_E=y # from 6.3 on; x\n";
-        let good = "CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D=4\nCONFIG_E=y\n";
-        assert!(not_taken(fragment, good, "6.12").is_empty());
-        let without = good.replace("CONFIG_E=y\n", "");
-        assert!(not_taken(fragment, &without, "5.10").is_empty());
-        assert!(not_taken(fragment, &without, "6.2").is_empty());
-        assert_eq!(not_taken(fragment, &without, "6.12"), ["CONFIG_E"]);
-        let bad = "CONFIG_A=m\nCONFIG_BB=m\nCONFIG_C=y\nCONFIG_D=44\nCONFIG_E=y\n";
-        assert_eq!(not_taken(fragment, bad, "6.12"), ["CONFIG_A", "CONFIG_B", "CONFIG_C", "CONFIG_D"]);
-    }
 
     #[test]
     fn the_fragment_is_well_formed_and_has_what_a_bed_needs() {
