@@ -3,13 +3,14 @@
 //! Serializable, so that a worker can hand it over and the journal can keep it. It knows nothing of
 //! output formats.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::case::Place;
 use crate::exit::Mismatch;
 
 /// The verdict on one case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The host behaves as the case says.
@@ -108,7 +109,7 @@ pub struct Evidence {
 }
 
 /// A step: what was expected and what came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceLine {
     /// The manifest's line.
     pub line: u32,

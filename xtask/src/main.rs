@@ -4,6 +4,7 @@ mod bed;
 mod build;
 mod ci;
 mod kernel;
+mod report;
 mod schema;
 mod soak;
 mod test;
@@ -28,6 +29,8 @@ enum Verb {
     Test(test::Args),
     /// Build guests and runner, then play cases at random, under any variation, for a time.
     Soak(soak::Args),
+    /// Write reports of runs in formats that other tools read: JUnit, KTAP and so on.
+    Report(report::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
         Verb::Soak(args) => soak::run(&args),
+        Verb::Report(args) => report::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

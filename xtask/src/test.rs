@@ -98,7 +98,7 @@ pub(crate) fn ask_runner(verb: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The runner, built first if need be. Cargo replaces itself by it.
-fn runner() -> Command {
+pub(crate) fn runner() -> Command {
     let mut command = build::cargo();
     command.args(["run", "--quiet", "--release", "--package", "host-runner", "--bin", "exitspec"]);
     command.arg("--manifest-path").arg(build::workspace().join("Cargo.toml")).arg("--");

@@ -8,6 +8,7 @@ mod lost;
 mod places;
 mod plan;
 mod progress;
+mod report;
 mod run;
 mod select;
 mod shrink;
@@ -61,6 +62,7 @@ pub fn main(load: Load) -> ExitCode {
         Some(Verb::Soak(args)) => soak::run(&args, load),
         Some(Verb::Host(places)) => host(&places, load),
         Some(Verb::Compare(args)) => compare::run(&args),
+        Some(Verb::Report(args)) => report::run(&args),
         Some(Verb::Schema) => {
             println!("{:#}", manifest::schema());
             Ok(End::Conforming)

@@ -33,6 +33,8 @@ pub(crate) enum Journal {
         /// Its id.
         case: String,
     },
+    /// The run has come to its end.
+    Ended {},
 }
 
 impl Told {
