@@ -3,6 +3,7 @@
 mod bed;
 mod build;
 mod ci;
+mod consumers;
 mod kernel;
 mod report;
 mod schema;
@@ -35,6 +36,8 @@ enum Verb {
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
+    /// Check the reports with the tools that read them, fetched if need be: a step of `ci`.
+    Consumers(consumers::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
     Schema,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Consumers(args) => consumers::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };
     match done {
