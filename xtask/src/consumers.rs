@@ -1,7 +1,7 @@
 //! The tools that read the reports, on reports with every verdict: the kernel's parser of KTAP, KernelCI's library,
-//! Jenkins' schema of JUnit XML, the validator of SARIF's editors, and cargo-nextest on the harness.
+//! Jenkins' schema of JUnit XML, the schema of SARIF, and cargo-nextest on the harness.
 //!
-//! They are fetched from Debian, PyPI and npm into `target/consumers`, once. What cannot be had is left out, which is
+//! They are fetched from Debian, PyPI and crates.io into `target/consumers`, once. What cannot be had is left out, which is
 //! said; a tool that is there and finds a mistake is a failure.
 
 use std::fs;
@@ -14,9 +14,9 @@ use crate::bed::{self, apt};
 use crate::build;
 
 /// The versions that the reports were tried with.
-const PYTHON: &[&str] = &["kcidb-io==141", "xmlschema==4.3.2"];
+const PYTHON: &[&str] = &["kcidb-io==141", "jsonschema==4.26.0", "xmlschema==4.3.2"];
 const PYTEST: &str = "pytest==8.4.2";
-const SARIF: &str = "@microsoft/sarif-multitool-linux@5.7.0";
+const SARIF: &str = "serde-sarif = { version = \"=0.8.0\", default-features = false }";
 /// The kernel whose parser of KTAP is asked.
 const KERNEL: &str = "6.12";
 
@@ -50,7 +50,7 @@ const CONSUMERS: &[Consumer] = &[
     Consumer { name: "KTAP: the kernel's kunit_parser.py", get: kunit, check: check_ktap },
     Consumer { name: "KCIDB: kcidb-io", get: python, check: check_kcidb },
     Consumer { name: "JUnit XML: Jenkins' schema", get: xsd, check: check_junit },
-    Consumer { name: "SARIF: Sarif.Multitool", get: multitool, check: check_sarif },
+    Consumer { name: "SARIF: its schema", get: sarif_schema, check: check_sarif },
 ];
 
 /// Lets each of them read its report. With `required`, one that cannot be had is an error.
@@ -184,28 +184,38 @@ fn check_junit(folder: &Path) -> Command {
     command
 }
 
-fn tool(folder: &Path) -> PathBuf {
-    folder.join("npm/node_modules/@microsoft/sarif-multitool-linux/Sarif.Multitool")
-}
-
-fn multitool(folder: &Path) -> anyhow::Result<()> {
-    if tool(folder).is_file() {
+fn sarif_schema(folder: &Path) -> anyhow::Result<()> {
+    python(folder)?;
+    if folder.join("sarif.json").is_file() {
         return Ok(());
     }
-    if apt::find_program("npm").is_none() {
-        bail!("npm is not installed");
-    }
-    let mut npm = Command::new("npm");
-    npm.args(["install", "--silent", "--no-fund", "--no-audit", "--ignore-scripts", "--prefix"]);
-    output(npm.arg(folder.join("npm")).arg(SARIF))?;
-    if tool(folder).is_file() { Ok(()) } else { bail!("{SARIF} has no Sarif.Multitool") }
+    // A package of its own, so that cargo fetches the crate and nothing here depends on it.
+    let home = folder.join("sarif");
+    let manifest = format!(
+        "[package]\nname = \"fetch\"\nedition = \"2024\"\n[lib]\npath = \"lib.rs\"\n[dependencies]\n{SARIF}\n[workspace]\n"
+    );
+    let write = || {
+        fs::create_dir_all(&home)?;
+        fs::write(home.join("lib.rs"), "")?;
+        fs::write(home.join("Cargo.toml"), manifest)
+    };
+    write().with_context(|| format!("cannot write in {}", home.display()))?;
+    let mut cargo = build::cargo();
+    let found = output(cargo.current_dir(&home).args(["metadata", "--quiet", "--format-version", "1"]))?;
+    let found: serde_json::Value =
+        serde_json::from_slice(&found).context("what cargo says of serde-sarif")?;
+    let mut packages = found["packages"].as_array().into_iter().flatten();
+    let package = packages.find(|package| package["name"] == "serde-sarif");
+    let place =
+        package.and_then(|package| package["manifest_path"].as_str()).context("cargo has no serde-sarif")?;
+    fs::copy(Path::new(place).with_file_name("src").join("schema.json"), folder.join("sarif.json"))
+        .map(drop)
+        .context("serde-sarif lacks the schema")
 }
 
 fn check_sarif(folder: &Path) -> Command {
-    let mut command = Command::new(tool(folder));
-    // It needs no words of other languages, nor the library that has them.
-    command.env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
-    command.arg("validate").arg(reports(folder).join("report.sarif"));
+    let mut command = Command::new(folder.join("venv/bin/python"));
+    command.arg(script("sarif.py")).arg(folder.join("sarif.json")).arg(reports(folder).join("report.sarif"));
     command
 }
 
