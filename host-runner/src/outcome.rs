@@ -109,7 +109,7 @@ pub struct Evidence {
 }
 
 /// A step: what was expected and what came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceLine {
     /// The manifest's line.
     pub line: u32,

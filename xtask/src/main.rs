@@ -5,9 +5,11 @@ mod bisect;
 mod build;
 mod certify;
 mod ci;
+mod consumers;
 mod diff;
 mod engines;
 mod kernel;
+mod report;
 mod schema;
 mod soak;
 mod test;
@@ -48,10 +50,14 @@ enum Verb {
     /// does not build or boot, or skips the case; 255 wrong usage, or something is missing here, which ends the bisection.
     #[command(name = bisect::VERB)]
     BisectStep(bisect::Args),
+    /// Write reports of runs in formats that other tools read: JUnit, KTAP and so on.
+    Report(report::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
+    /// Check the reports with the tools that read them, fetched if need be: a step of `ci`.
+    Consumers(consumers::Args),
     /// Write test-manifests/schema.json, with which editors check manifests, and docs/certificate.schema.json.
     Schema,
 }
@@ -73,8 +79,10 @@ fn main() -> ExitCode {
         Verb::Verify(args) => certify::verify(&args),
         Verb::Diff(args) => diff::run(&args),
         Verb::BisectStep(args) => Ok(bisect::run(args)),
+        Verb::Report(args) => report::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Consumers(args) => consumers::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };
     match done {

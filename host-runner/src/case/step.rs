@@ -5,7 +5,9 @@ use crate::bank::Bank;
 use crate::exit::ExitPattern;
 
 /// A place in a manifest, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Place {
     /// The manifest's path as it was given.
     pub file: String,

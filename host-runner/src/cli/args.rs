@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::partition::Partition;
 use super::plan::Varies;
+use super::report::{Format as ReportFormat, ORIGIN, SOURCES};
 use crate::machine::Piece;
 use crate::outcome::Verdict;
 
@@ -57,6 +58,11 @@ pub(super) enum Verb {
         #[arg(long, value_enum, default_value_t = SchemaOf::Manifest, value_name = "WHAT")]
         of: SchemaOf,
     },
+    /// Writes reports of one or several runs, finished or interrupted, in formats that other tools read.
+    ///
+    /// They are made from the runs' journals alone (docs/reports.md). Exit status: 0 if they are written,
+    /// whatever the verdicts are.
+    Report(ReportArgs),
     /// Plays cases for a supervisor on standard input.
     #[command(hide = true)]
     Worker(PlaceArgs),
@@ -108,6 +114,36 @@ pub(super) struct DiffArgs {
     /// Form of the output
     #[arg(long, value_enum, default_value_t = DiffFormat::Text, value_name = "FORMAT")]
     pub(super) format: DiffFormat,
+    /// Folder of runs [default: target/exitspec]
+    #[arg(long, value_name = "DIR")]
+    pub(super) run_dir: Option<PathBuf>,
+}
+
+/// Which runs to report, and how.
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// Runs: names in the folder of runs, folders, or journals [default: the newest]
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    pub(super) from: Vec<String>,
+    /// The format; several (repeatable), or all without this option, go into a folder
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(super) format: Vec<ReportFormat>,
+    /// Where to write: with one format a file, or `-` for standard output, which is the default; else a folder
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(super) output: Option<PathBuf>,
+    /// Look for mistakes in this folder of manifests, and tell them in json, sarif and github; without --from no
+    /// run is reported
+    #[arg(long, value_name = "DIR")]
+    pub(super) manifests: Option<PathBuf>,
+    /// The folder of manifests in the repository, for formats that point into it
+    #[arg(long, value_name = "DIR", default_value = SOURCES)]
+    pub(super) sources: String,
+    /// Who reports, for kcidb: lower-case letters, digits and underscores
+    #[arg(long, value_name = "NAME", default_value = ORIGIN, value_parser = origin)]
+    pub(super) origin: String,
+    /// Print the JSON Schema of the format json instead
+    #[arg(long)]
+    pub(super) schema: bool,
     /// Folder of runs [default: target/exitspec]
     #[arg(long, value_name = "DIR")]
     pub(super) run_dir: Option<PathBuf>,
@@ -249,6 +285,9 @@ pub(super) struct TestArgs {
     /// Write every line of the journal here too, such as to a serial port: it is out before the case starts
     #[arg(long, value_name = "PATH")]
     pub(super) mirror: Option<PathBuf>,
+    /// Write reports in all formats into this folder at the end (see `exitspec report`)
+    #[arg(long, value_name = "DIR", conflicts_with = "list")]
+    pub(super) report_dir: Option<PathBuf>,
     /// Factor on every time limit
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = scale)]
     pub(super) timeout_scale: f64,
@@ -317,6 +356,14 @@ fn name(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let good = !text.is_empty() && text.chars().all(plain);
     good.then(|| text.to_owned()).ok_or_else(|| "expected lower-case letters, digits and dashes".to_owned())
+}
+
+/// KCIDB's form of an origin.
+fn origin(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let good = !text.is_empty() && text.chars().all(plain);
+    good.then(|| text.to_owned())
+        .ok_or_else(|| "expected lower-case letters, digits and underscores".to_owned())
 }
 
 fn scale(text: &str) -> Result<f64, String> {

@@ -11,7 +11,7 @@ use super::places::Places;
 use super::plan::{self, Test};
 use super::test::under_nextest;
 use crate::host::HostFacts;
-use crate::journal::{Fingerprint, Header, Journal, Mirror, Recovered, Runs, revision};
+use crate::journal::{Fingerprint, Header, Journal, Mirror, Recovered, Runs, now, revision};
 use crate::outcome::Outcome;
 use crate::suite::Suite;
 use crate::waivers::Waivers;
@@ -93,6 +93,7 @@ fn start(args: &TestArgs, survey: &Survey, mirror: Option<Mirror>) -> Result<Beg
             selected: todo.iter().map(|test| test.name.clone()).collect(),
             forced,
             partition: args.partition.map(|shard| shard.to_string()),
+            begun: now(),
         };
         let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
         Some(Journal::create(&path, &header, mirror).map_err(|error| usage(&path, &error))?)

@@ -11,6 +11,7 @@ mod partition;
 mod places;
 mod plan;
 mod progress;
+mod report;
 mod run;
 mod select;
 mod shrink;
@@ -79,6 +80,7 @@ pub fn main(load: Load) -> ExitCode {
             println!("{schema:#}");
             Ok(End::Conforming)
         }
+        Some(Verb::Report(args)) => report::run(&args),
         Some(Verb::Worker(places)) => worker(&places, load),
     };
     let end = end.unwrap_or_else(|stop| {

@@ -9,8 +9,9 @@ use libtest_mimic::Failed;
 use super::plan::Test;
 use super::progress::Progress;
 use super::shrink::shrink;
+use crate::case::Case;
 use crate::isolate::{Played, Pool, time_limit};
-use crate::journal::Journal;
+use crate::journal::{About, Journal};
 use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{self, Paint};
@@ -42,6 +43,7 @@ impl Run {
         let limit = time_limit(case, self.timeout_scale * f64::from(variation::slowness(&test.combo)));
         self.keep(|journal| journal.started(&test.name, limit))?;
         let start = Instant::now();
+        self.progress.start(&test.name);
         let once = |what: &Played| {
             self.kernel_log.begin(&test.name);
             let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(&test.name, pid));
@@ -56,25 +58,33 @@ impl Run {
                 Some(points) => once(&played(test, self.seed, Some(points))),
             });
         }
-        self.keep(|journal| journal.finished(&test.name, &outcome, start.elapsed()))?;
+        self.keep(|journal| {
+            journal.finished(&test.name, &outcome, start.elapsed(), || self.about(test, case))
+        })?;
         self.settle(test, outcome)
     }
 
     /// A test that is not played: its requirement is missing.
     pub(super) fn settle_unplayed(&self, test: &Test, outcome: Outcome) -> Result<(), Failed> {
-        self.keep(|journal| journal.finished(&test.name, &outcome, std::time::Duration::ZERO))?;
+        let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
+        let about = || self.about(test, case);
+        self.keep(|journal| journal.finished(&test.name, &outcome, std::time::Duration::ZERO, about))?;
         self.settle(test, outcome)
     }
 
     fn settle(&self, test: &Test, outcome: Outcome) -> Result<(), Failed> {
         let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
         let good = outcome.verdict.is_good();
-        self.progress.step(good);
-        let again = self.again(test);
-        let text = (!good).then(|| report::failure(case, &outcome, &again, self.paint));
+        self.progress.step(&test.name, good);
+        let about = || self.about(test, case);
+        let text = (!good).then(|| report::failure(&case.id, Some(&about()), &outcome, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.insert(test.name.clone(), outcome);
         text.map_or(Ok(()), |text| Err(Failed::from(text)))
+    }
+
+    fn about(&self, test: &Test, case: &Case) -> About {
+        About::of(case, self.again(test))
     }
 
     /// The command that repeats a test.

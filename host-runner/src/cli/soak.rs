@@ -15,7 +15,7 @@ use super::plan::{self, Test};
 use super::run::{played, with_kernel_log};
 use super::{End, Stop};
 use crate::isolate::time_limit;
-use crate::journal::{Header, Journal, Runs, revision};
+use crate::journal::{About, Header, Journal, Runs, now, revision};
 use crate::suite::Load;
 use crate::variation;
 
@@ -91,6 +91,7 @@ fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop>
         selected: Vec::new(),
         forced: args.include_ignored,
         partition: args.partition.map(|shard| shard.to_string()),
+        begun: now(),
     };
     let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
     Journal::create(&path, &header, None).map_err(|error| usage(&path, &error))
@@ -133,7 +134,11 @@ impl Soak<'_> {
         let outcome = pool.play(&played(test, seed, None), limit, &mut |pid| kernel_log.started(&name, pid));
         let outcome = with_kernel_log(outcome, kernel_log.end(&name));
         let outcome = waivers.apply(&case.id, &test.combo, outcome);
-        if let Err(error) = begun.and_then(|()| self.journal.finished(&name, &outcome, start.elapsed())) {
+        let command = format!("{again} --seed {seed} --exact {}", test.name);
+        let about = || About::of(case, command.clone());
+        if let Err(error) =
+            begun.and_then(|()| self.journal.finished(&name, &outcome, start.elapsed(), about))
+        {
             eprintln!("cannot write {}: {error}", self.journal.path().display());
             self.broken.store(true, Ordering::Relaxed);
         }
@@ -150,7 +155,7 @@ impl Soak<'_> {
                 test.name,
                 crate::report::shown(&outcome.reason)
             );
-            println!("         {again} --seed {seed} --exact {}", test.name);
+            println!("         {command}");
             Seen { times: 0, first_seed: seed }
         });
         seen.times += 1;

@@ -1,5 +1,6 @@
 //! The verb `test`: selects, lists, decides skips, runs, sums up.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
@@ -10,12 +11,14 @@ use super::ground::{Ground, Survey};
 use super::lost::Lost;
 use super::plan::{self, Test};
 use super::progress::Progress;
+use super::report::{About, ORIGIN, SOURCES, write_all};
 use super::run::Run;
 use super::{End, Stop};
 use crate::case::Case;
 use crate::host::HostFacts;
+use crate::journal::{Ended, Journal, now};
 use crate::outcome::{Outcome, Verdict};
-use crate::report::{Paint, Summary, Tally, Variations};
+use crate::report::{Paint, Results, Summary, Tally, Variations};
 use crate::suite::Load;
 use crate::waivers::Waivers;
 
@@ -45,7 +48,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         waivers,
         paint,
         again: args.again.clone(),
-        progress: Progress::new(begun.todo.len()),
+        progress: Progress::new(args, begun.todo.iter().map(|test| test.name.as_str())),
         timeout_scale,
         seed: begun.seed,
         outcomes: Mutex::new(begun.done),
@@ -145,12 +148,22 @@ fn conclude(
     any_failed: bool,
 ) -> Result<End, Stop> {
     let stray = run.kernel_log.stray();
-    remarks.extend(stray.iter().map(|report| {
-        format!("the kernel reported between cases, so this run deviates: {}", report.lines.join("\n    "))
-    }));
     if run.kernel_log.overrun() {
         remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
     }
+    if let Some(journal) = &run.journal {
+        let stray = stray.iter().map(|report| report.lines.clone()).collect();
+        let ended = Ended { at: now(), stray, remarks: remarks.clone() };
+        if let Err(error) = journal.ended(ended) {
+            remarks.push(format!("cannot write {}: {error}", journal.path().display()));
+        }
+    }
+    remarks.extend(stray.iter().map(|report| {
+        format!("the kernel reported between cases, so this run deviates: {}", report.lines.join("\n    "))
+    }));
+    // A report that cannot be written must not take the summary with it.
+    let reported = args.report_dir.as_ref().map(|folder| report(args, run.journal.as_ref(), folder));
+    remarks.extend(reported.iter().flatten().cloned());
     let outcomes = run.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
     let summary = Summary {
         outcomes: &outcomes,
@@ -170,6 +183,7 @@ fn conclude(
     } else {
         print!("{table}{summary}");
     }
+    reported.transpose()?;
     let tally = Tally::of(outcomes.values());
     // A result that could not be kept has failed without an outcome.
     if tally.bad > 0 || any_failed || !stray.is_empty() {
@@ -179,6 +193,22 @@ fn conclude(
     } else {
         Err(Stop::Nothing("nothing ran: every case was skipped".to_owned()))
     }
+}
+
+/// Writes the reports that were asked for; a remark.
+fn report(args: &TestArgs, journal: Option<&Journal>, folder: &Path) -> Result<String, Stop> {
+    let Some(journal) = journal else {
+        return Ok("no reports: cargo nextest keeps the results itself".to_owned());
+    };
+    let path = journal.path().to_owned();
+    let results = Results::read(&[path]).map_err(|error| Stop::Usage(error.to_string()))?;
+    let manifests = args.places.manifests.as_deref().and_then(Path::file_name);
+    let about = About {
+        sources: manifests.map_or_else(|| SOURCES.to_owned(), |name| name.to_string_lossy().into_owned()),
+        origin: ORIGIN.to_owned(),
+    };
+    write_all(&[], &results, &about, folder)?;
+    Ok(format!("reports are in {}", folder.display()))
 }
 
 pub(super) fn under_nextest() -> bool {

@@ -11,7 +11,7 @@ pub use field::{Direction, ExitField, NotifyContext, PatternContext};
 pub use table::{Exit, ExitPattern, KINDS};
 
 /// One field of an exit that is not as the manifest expects.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Mismatch {
     /// The field or register.
     pub field: String,

@@ -3,15 +3,17 @@
 //! Whatever kills the run, the lines before are there, at most the last one is torn, and a later run
 //! can go on from them. This module knows nothing of how cases are run.
 
+mod about;
 mod fingerprint;
 mod mirror;
 mod read;
 mod revision;
 mod runs;
 
+pub use about::About;
 pub use fingerprint::Fingerprint;
 pub use mirror::Mirror;
-pub use read::Recovered;
+pub use read::{Ended, Finished, Record, Recovered};
 pub use revision::{dirty, revision};
 pub use runs::Runs;
 
@@ -23,7 +25,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::host::HostFacts;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Verdict};
 
 /// The first line: what was run, where, and with what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub struct Header {
     /// Which shard of what was asked for this is, such as `count:2/5`; `None`: all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition: Option<String>,
+    /// When the run began, as RFC 3339; empty in journals of runners that did not say.
+    #[serde(default)]
+    pub begun: String,
 }
 
 /// A line.
@@ -66,7 +71,11 @@ enum Line {
         case: String,
         outcome: Box<Outcome>,
         duration_us: u64,
+        /// For a report made without the suite; absent for a pass and a skip.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<Box<About>>,
     },
+    Ended(Ended),
 }
 
 /// A journal that is being written. Locked against a second run on the same file.
@@ -109,17 +118,35 @@ impl Journal {
 
     /// A case is about to boot, and is ended after `limit`.
     pub fn started(&self, case: &str, limit: Duration) -> io::Result<()> {
-        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let at = now();
         let limit_ms = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         self.line(&Line::Started { case: case.to_owned(), at, limit_ms })?;
         // The case may take the whole machine with it.
         self.mirror.as_ref().map_or(Ok(()), Mirror::drain)
     }
 
-    /// A case has its final verdict.
-    pub fn finished(&self, case: &str, outcome: &Outcome, duration: Duration) -> io::Result<()> {
+    /// A case has its final verdict; `about` tells what the case is, and is kept unless it passed or was skipped.
+    pub fn finished(
+        &self,
+        case: &str,
+        outcome: &Outcome,
+        duration: Duration,
+        about: impl FnOnce() -> About,
+    ) -> io::Result<()> {
         let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.line(&Line::Finished { case: case.to_owned(), outcome: Box::new(outcome.clone()), duration_us })
+        let told = !matches!(outcome.verdict, Verdict::Pass | Verdict::Skip);
+        let about = told.then(|| Box::new(about()));
+        self.line(&Line::Finished {
+            case: case.to_owned(),
+            outcome: Box::new(outcome.clone()),
+            duration_us,
+            about,
+        })
+    }
+
+    /// The run has come to its end.
+    pub fn ended(&self, ended: Ended) -> io::Result<()> {
+        self.line(&Line::Ended(ended))
     }
 
     /// Appends a whole line with one write(2), so that threads and a kill cannot mix lines.
@@ -129,6 +156,11 @@ impl Journal {
         (&self.file).write_all(&text)?;
         self.mirror.as_ref().map_or(Ok(()), |mirror| mirror.write(&text))
     }
+}
+
+/// This moment, as lines have it.
+pub fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 #[cfg(test)]

@@ -16,6 +16,18 @@ fn header() -> Header {
         selected: vec!["a.one".into(), "a.two".into()],
         forced: true,
         partition: None,
+        begun: now(),
+    }
+}
+
+fn about() -> About {
+    About {
+        summary: "It holds".into(),
+        basis: crate::case::Basis::Arch,
+        detects: "it does not".into(),
+        reference: Vec::new(),
+        place: crate::case::Place { file: "m.toml".into(), line: 1, column: 1, text: String::new() },
+        again: "cargo xtask test".into(),
     }
 }
 
@@ -26,7 +38,7 @@ fn a_torn_line_loses_only_itself_and_is_ended_before_the_next() {
     let journal = Journal::create(&path, &header(), None).unwrap();
     for case in ["a.one", "a.two"] {
         journal.started(case, Duration::from_secs(7)).unwrap();
-        journal.finished(case, &Outcome::pass(), Duration::from_micros(5)).unwrap();
+        journal.finished(case, &Outcome::pass(), Duration::from_micros(5), about).unwrap();
     }
     drop(journal);
     let whole = fs::read(&path).unwrap();
@@ -39,7 +51,7 @@ fn a_torn_line_loses_only_itself_and_is_ended_before_the_next() {
     assert_eq!(recovered.finished.keys().collect::<Vec<_>>(), ["a.one"]);
     assert_eq!(recovered.unfinished, ["a.two"]);
     let fail = Outcome::new(Verdict::Fail, "again");
-    journal.finished("a.two", &fail, Duration::ZERO).unwrap();
+    journal.finished("a.two", &fail, Duration::ZERO, about).unwrap();
     drop(journal);
 
     let again = Recovered::read(&path).unwrap();
@@ -54,7 +66,7 @@ fn cut_anywhere_it_can_still_be_read_or_says_what_it_is() {
     let path = folder.path().join("results.jsonl");
     let journal = Journal::create(&path, &header(), None).unwrap();
     let first_line = fs::metadata(&path).unwrap().len() as usize;
-    journal.finished("a.one", &Outcome::pass(), Duration::ZERO).unwrap();
+    journal.finished("a.one", &Outcome::pass(), Duration::ZERO, about).unwrap();
     drop(journal);
     let whole = fs::read(&path).unwrap();
     for cut in 0..whole.len() {
@@ -154,4 +166,21 @@ fn a_large_runner_is_read_to_its_end() {
         assert_ne!(take(&program), before, "{at:#x}");
         program[at] = 0;
     }
+}
+
+#[test]
+fn a_journal_of_a_runner_that_said_less_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let journal = Journal::create(&path, &header(), None).unwrap();
+    drop(journal);
+    let whole = fs::read_to_string(&path).unwrap();
+    let old = whole.replace(&format!(",\"begun\":\"{}\"", header().begun), "");
+    let lines = "{\"event\":\"started\",\"case\":\"a.one\",\"at\":\"then\"}\n\
+        {\"event\":\"finished\",\"case\":\"a.one\",\"outcome\":{\"verdict\":\"fail\",\"reason\":\"r\",\"evidence\":null},\"duration_us\":5}\n";
+    fs::write(&path, old + lines).unwrap();
+    let record = Record::read(&path).unwrap();
+    assert_eq!(record.finished["a.one"].about, None);
+    assert_eq!(record.finished["a.one"].outcome, Outcome::new(Verdict::Fail, "r"));
+    assert_eq!((record.header.begun.as_str(), record.unread), ("", 0));
 }

@@ -225,6 +225,7 @@ mod tests {
             selected: vec!["a.one".into(), "a.two".into()],
             forced: false,
             partition: None,
+            begun: String::new(),
         };
         let outcome = |verdict, observed: &str| {
             let mismatch =

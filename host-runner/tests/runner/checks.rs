@@ -1,7 +1,7 @@
 //! What a user of the runner relies on.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,10 @@ use crate::certificates::{
 };
 use crate::fake::REAL_DEVICE;
 use crate::lab::Lab;
+use crate::reports::{
+    a_killed_run_is_reported_with_what_it_lacks, mistakes_of_manifests_are_reported, no_text_breaks_a_format,
+    no_verdict_is_lost_in_any_format, reports_are_written_at_the_end_of_a_run, where_reports_go,
+};
 use crate::shards::{
     a_host_that_a_profile_is_not_for_is_told_so, a_profile_names_only_what_is_there,
     a_profile_selects_its_cases_and_variations, a_shard_is_listed_and_resumed_as_it_is,
@@ -72,6 +76,13 @@ pub(crate) fn all() -> Vec<Trial> {
         an_edit_of_a_certificate_shows,
         a_certificate_is_of_one_suite,
         two_runs_must_say_the_same,
+        a_terminal_shows_what_runs,
+        no_verdict_is_lost_in_any_format,
+        no_text_breaks_a_format,
+        a_killed_run_is_reported_with_what_it_lacks,
+        reports_are_written_at_the_end_of_a_run,
+        where_reports_go,
+        mistakes_of_manifests_are_reported,
     ]
 }
 
@@ -157,7 +168,7 @@ fn a_kernel_report_fails_its_case() {
 }
 
 /// Starts a run and kills it while the case `gate` runs.
-fn die_at_the_gate(lab: &Lab, more: &[&str]) {
+pub(crate) fn die_at_the_gate(lab: &Lab, more: &[&str]) {
     let mut command = lab.command(&["--test-threads=1"]);
     let mut supervisor = command.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let pid = wait_for("the gate case to run", || {
@@ -424,6 +435,32 @@ fn filters_and_formats() {
     let plain = lab.run(&["--color=auto"]);
     assert!(!plain.out.contains('\x1b'));
     assert!(lab.run(&["--color=always"]).out.contains('\x1b'));
+}
+
+fn a_terminal_shows_what_runs() {
+    let lab = Lab::new("t.pass1,t.gate,t.pass2");
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut command = lab.command(&["--test-threads=2"]);
+    command.env("NO_COLOR", "1").env_remove("TERM").stdout(Stdio::null()).stderr(terminal.slave);
+    let mut runner = command.spawn().unwrap();
+    // The command holds the other end, which must go for the reading to end.
+    drop(command);
+    let mut master = fs::File::from(terminal.master);
+    let (mut seen, mut chunk) = (String::new(), [0; 256]);
+    // With whatever number of seconds.
+    let told =
+        |seen: &str| seen.split('\r').any(|line| line.starts_with("2/3  ") && line.contains(" s t.gate"));
+    // Ends with an error when the runner is gone.
+    while let Ok(count) = master.read(&mut chunk) {
+        seen += &String::from_utf8_lossy(&chunk[..count]);
+        if told(&seen) {
+            fs::write(lab.path("gate.open"), "").unwrap();
+        }
+    }
+    assert!(runner.wait().unwrap().success());
+    assert!(told(&seen) && !seen.contains('\x1b'), "{seen:?}");
+    // Somebody who reads a file is not shown it.
+    assert!(!lab.run(&[]).err.contains("/3"));
 }
 
 /// Waits for something that must come; the bound only ends a test that would otherwise hang.

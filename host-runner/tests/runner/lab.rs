@@ -66,6 +66,10 @@ impl Lab {
         // A verb comes before its options.
         let (verb, arguments) = match arguments {
             [verb @ ("soak" | "certify" | "verify"), rest @ ..] => (Some(*verb), rest),
+            ["report", rest @ ..] => {
+                command.args(["report", &format!("--run-dir={}", self.path("runs").display())]).args(rest);
+                return command;
+            }
             all => (None, all),
         };
         command.args(verb);

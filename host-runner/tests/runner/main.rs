@@ -8,6 +8,7 @@ mod certificates;
 mod checks;
 mod fake;
 mod lab;
+mod reports;
 mod shards;
 mod variations;
 

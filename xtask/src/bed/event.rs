@@ -33,6 +33,8 @@ pub(crate) enum Journal {
         /// Its id.
         case: String,
     },
+    /// The run has come to its end.
+    Ended {},
 }
 
 impl Told {
@@ -63,6 +65,10 @@ mod tests {
         assert_eq!(
             Told::by(br#"{"event":"started","case":"a.b","at":"now","limit_ms":150000}"#),
             Told::Journal(Journal::Started { case: "a.b".into(), limit_ms: Some(150_000) })
+        );
+        assert_eq!(
+            Told::by(br#"{"event":"ended","at":"now","stray":[],"remarks":[]}"#),
+            Told::Journal(Journal::Ended {})
         );
         for garbage in [&b""[..], b"{", b"\xff\xfe", b"[1]", br#"{"event":"other"}"#, b"BUG: kernel"] {
             assert_eq!(Told::by(garbage), Told::Garbage);

@@ -20,6 +20,8 @@ pub(crate) struct RunnerArgs {
     /// `--timeout-scale`
     pub(crate) timeout_scale: Option<f64>,
     pub(crate) color: Option<String>,
+    /// `--report-dir`, which is no folder of the machine's.
+    pub(crate) report_dir: Option<PathBuf>,
 }
 
 /// The run to go on with.
@@ -51,6 +53,7 @@ impl RunnerArgs {
                 "--manifests" => args.manifests = Some(value()?.into()),
                 "--payloads" => args.payloads = Some(value()?.into()),
                 "--waivers" => args.waivers.push(value()?.into()),
+                "--report-dir" => args.report_dir = Some(value()?.into()),
                 "--color" => args.color = Some(value()?),
                 "--resume" => {
                     args.resume =
@@ -127,6 +130,8 @@ mod tests {
         let args = parse("--partition count:2/5 --profile=smm").unwrap();
         assert_eq!(args.selection, ["--partition=count:2/5", "--profile=smm"]);
         assert!(args.rest.is_empty());
+        let args = parse("--report-dir=a smm").unwrap();
+        assert_eq!((args.report_dir, args.rest.len()), (Some(PathBuf::from("a")), 0));
         assert_eq!(parse("--resume").unwrap().resume, Some(Resumed::Newest));
         assert_eq!(parse("--resume=run").unwrap().resume, Some(Resumed::Named("run".into())));
         assert_eq!(parse("-- --resume").unwrap().selection, ["--", "--resume"]);

@@ -248,6 +248,7 @@ fn follow(
         journal.write_all(&[&line[..], b"\n"].concat()).context("cannot write results.jsonl")?;
         match event {
             Journal::Header {} => seen.header = true,
+            Journal::Ended {} => {}
             Journal::Started { case, limit_ms } => {
                 seen.running = Some(Running { case, limit: limit_ms.map(Duration::from_millis) });
             }
