@@ -8,6 +8,7 @@ use super::places::Places;
 use crate::host::{Cache, HostFacts};
 use crate::isolate::Pool;
 use crate::kernel_log::KernelLog;
+use crate::machine::Piece;
 use crate::suite::{Load, RunContext, Suite};
 use crate::waivers::Waivers;
 
@@ -54,8 +55,13 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Opens the kernel log, measures the host, and prepares workers.
-    pub(super) fn prepare(args: &TestArgs, survey: &Survey, remarks: &mut Vec<String>) -> Self {
+    /// Opens the kernel log, measures the host, and prepares workers, who are told what to `forget`.
+    pub(super) fn prepare(
+        args: &TestArgs,
+        survey: &Survey,
+        forget: Option<Piece>,
+        remarks: &mut Vec<String>,
+    ) -> Self {
         let Survey { places, suite, host, .. } = survey;
         let kernel_log = KernelLog::open(&args.kernel_log).unwrap_or_else(|error| {
             let path = args.kernel_log.display();
@@ -69,7 +75,7 @@ impl Ground {
         });
         let timeout_scale = args.timeout_scale * slowness;
         let device = places.device.clone();
-        let context = RunContext { host: host.clone(), device, timeout_scale, forget: args.forget };
+        let context = RunContext { host: host.clone(), device, timeout_scale, forget };
         Self { pool: Pool::new(places.worker_arguments(), context), kernel_log, timeout_scale }
     }
 }

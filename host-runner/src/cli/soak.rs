@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::args::{SoakArgs, TestArgs};
+use super::args::{Color, SoakArgs, TestArgs};
 use super::begin::usage;
 use super::ground::{Ground, Survey};
 use super::plan::{self, Test};
@@ -34,6 +34,9 @@ struct Seen {
 
 pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
     let test = &args.test;
+    if let Some(option) = meaningless(test) {
+        return Err(Stop::Usage(format!("soak: {option} has no meaning here; it is an option of `test`")));
+    }
     let mut remarks = Vec::new();
     let mut survey = Survey::take(test, load)?;
     survey.ask_device(&mut remarks)?;
@@ -43,13 +46,13 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
         ..test.clone()
     };
     let mut tests = plan::tests(&varied, cases, &survey.host);
-    tests.retain(|test| plan::skip(cases, test, &survey.host, false).is_none());
+    tests.retain(|test| plan::skip(&*survey.suite, test, &survey.host, false).is_none());
     if tests.is_empty() {
         return Err(Stop::Nothing("nothing to play: no case matches, or this host can play none".to_owned()));
     }
     let seed = test.seed.unwrap_or_else(|| fastrand::u64(..));
     let journal = journal(&varied, &survey, seed)?;
-    let ground = Ground::prepare(test, &survey, &mut remarks);
+    let ground = Ground::prepare(test, &survey, test.forget, &mut remarks);
     let threads = test
         .test_threads
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
@@ -78,6 +81,22 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
     soak.conclude(start.elapsed(), &remarks, !stray.is_empty())
 }
 
+/// An option on the command line that changes nothing here.
+fn meaningless(args: &TestArgs) -> Option<&'static str> {
+    let given = [
+        ("--list", args.list),
+        ("--format", args.format.is_some()),
+        ("--ignored", args.ignored),
+        ("--include-ignored", args.include_ignored),
+        ("--quiet", args.quiet),
+        ("--color", args.color != Color::Auto),
+        ("--logfile", args.logfile.is_some()),
+        ("--resume", args.resume.is_some()),
+        ("--mirror", args.mirror.is_some()),
+    ];
+    given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+}
+
 fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop> {
     let Survey { places, suite, host, waivers } = survey;
     let header = Header {
@@ -89,7 +108,10 @@ fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop>
         fingerprint: super::begin::fingerprint(places, &**suite, waivers)?,
         // Whatever comes: nothing is left to do when it is interrupted.
         selected: Vec::new(),
-        forced: args.include_ignored,
+        forced: false,
+        vary: plan::varies(args),
+        vary_depth: args.vary_depth,
+        forget: args.forget,
     };
     let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
     Journal::create(&path, &header, None).map_err(|error| usage(&path, &error))

@@ -29,7 +29,8 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     let mut remarks = Vec::new();
     survey.ask_device(&mut remarks)?;
     let begun = begin(args, &survey)?;
-    let Ground { pool, kernel_log, timeout_scale } = Ground::prepare(args, &survey, &mut remarks);
+    let Ground { pool, kernel_log, timeout_scale } =
+        Ground::prepare(args, &survey, begun.forget, &mut remarks);
     let Survey { suite, host, waivers, .. } = survey;
     let paint = match args.color {
         Color::Always => Paint::new(true),
@@ -59,7 +60,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
 }
 
 fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
-    let reason = plan::skip(run.suite.cases(), test, host, forced);
+    let reason = plan::skip(&*run.suite, test, host, forced);
     let unplayed = |verdict, reason| run.settle_unplayed(test, Outcome::new(verdict, reason));
     match reason {
         // nextest asks only for what the list did not mark; "ignored" would show as a pass there.
@@ -101,7 +102,7 @@ fn list(args: &TestArgs, suite: &dyn Suite, waivers: &Waivers, host: &HostFacts)
     // Here the filters choose whether what would be skipped is listed.
     let all = TestArgs { ignored: false, ..args.clone() };
     let trials = plan::tests(&all, cases, host).into_iter().map(|test| {
-        let reason = plan::skip(cases, &test, host, false);
+        let reason = plan::skip(suite, &test, host, false);
         if let Some(reason) = reason.as_ref().filter(|_| !test.combo.is_plain()) {
             // Where no reader of lists looks for tests.
             eprintln!("{}: {reason}", test.name);

@@ -22,7 +22,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::Vary;
 use crate::host::HostFacts;
+use crate::machine::Piece;
 use crate::outcome::Outcome;
 
 /// The first line: what was run, where, and with what.
@@ -45,6 +47,15 @@ pub struct Header {
     /// Whether cases are played although the host lacks what they need.
     #[serde(default)]
     pub forced: bool,
+    /// The perturbations that were asked for besides those in the tests' names.
+    #[serde(default)]
+    pub vary: Vec<Vary>,
+    /// How many of them together at most.
+    #[serde(default)]
+    pub vary_depth: u8,
+    /// What saving and restoring a VM leaves out.
+    #[serde(default)]
+    pub forget: Option<Piece>,
 }
 
 /// A line.

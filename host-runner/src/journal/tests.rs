@@ -15,6 +15,9 @@ fn header() -> Header {
         fingerprint: Fingerprint::default(),
         selected: vec!["a.one".into(), "a.two".into()],
         forced: true,
+        vary: vec![Vary::Kick],
+        vary_depth: 1,
+        forget: None,
     }
 }
 

@@ -12,6 +12,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
 use super::Machine;
+use super::apic_page;
 use super::banks::failed;
 use super::build::{self, new_vcpus, new_vm};
 use super::limit::Limit;
@@ -73,6 +74,8 @@ impl Machine<'_> {
                 if getppid() != parent {
                     return Err(TargetError::Harness("the process that was migrated is gone".into()));
                 }
+                // KVM knows the parent's as its VM's, and this process would take them for those of its own.
+                apic_page::disown_inherited()?;
                 // The timer belongs to the parent.
                 std::mem::forget(std::mem::replace(&mut self.limit, Limit::new(self.budget)?));
                 let [saved, memory] = receive(receiver)
