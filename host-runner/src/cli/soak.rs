@@ -12,12 +12,10 @@ use super::args::{Color, SoakArgs, TestArgs};
 use super::begin::usage;
 use super::ground::{Ground, Survey};
 use super::plan::{self, Test};
-use super::run::{played, with_kernel_log};
+use super::run::played;
 use super::{End, Stop};
-use crate::isolate::time_limit;
 use crate::journal::{Header, Journal, Runs, revision};
 use crate::suite::Load;
-use crate::variation;
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -143,16 +141,13 @@ impl Soak<'_> {
 
     fn play(&self, test: &Test, seed: u64, again: &str) {
         let Survey { suite, waivers, .. } = self.survey;
-        let Ground { pool, kernel_log, timeout_scale } = self.ground;
         let Some(case) = suite.cases().get(test.index) else { return };
         // Plays of one test may overlap, and a journal has one line for each name.
         let name = format!("{}@{seed}", test.name);
-        let limit = time_limit(case, timeout_scale * f64::from(variation::slowness(&test.combo)));
+        let limit = self.ground.limit(case, &test.combo);
         let begun = self.journal.started(&name, limit);
         let start = Instant::now();
-        kernel_log.begin(&name);
-        let outcome = pool.play(&played(test, seed, None), limit, &mut |pid| kernel_log.started(&name, pid));
-        let outcome = with_kernel_log(outcome, kernel_log.end(&name));
+        let outcome = self.ground.play(&name, &played(test, seed, None), limit);
         let outcome = waivers.apply(&case.id, &test.combo, outcome);
         if let Err(error) = begun.and_then(|()| self.journal.finished(&name, &outcome, start.elapsed())) {
             eprintln!("cannot write {}: {error}", self.journal.path().display());

@@ -29,8 +29,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     let mut remarks = Vec::new();
     survey.ask_device(&mut remarks)?;
     let begun = begin(args, &survey)?;
-    let Ground { pool, kernel_log, timeout_scale } =
-        Ground::prepare(args, &survey, begun.forget, &mut remarks);
+    let ground = Ground::prepare(args, &survey, begun.forget, &mut remarks);
     let Survey { suite, host, waivers, .. } = survey;
     let paint = match args.color {
         Color::Always => Paint::new(true),
@@ -39,15 +38,13 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
     let run = Arc::new(Run {
-        pool,
+        ground,
         suite,
-        kernel_log,
         journal: begun.journal,
         waivers,
         paint,
         again: args.again.clone(),
         progress: Progress::new(begun.todo.len()),
-        timeout_scale,
         seed: begun.seed,
         outcomes: Mutex::new(begun.done),
     });
@@ -144,11 +141,11 @@ fn conclude(
     mut remarks: Vec<String>,
     any_failed: bool,
 ) -> Result<End, Stop> {
-    let stray = run.kernel_log.stray();
+    let stray = run.ground.kernel_log.stray();
     remarks.extend(stray.iter().map(|report| {
         format!("the kernel reported between cases, so this run deviates: {}", report.lines.join("\n    "))
     }));
-    if run.kernel_log.overrun() {
+    if run.ground.kernel_log.overrun() {
         remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
     }
     let outcomes = run.outcomes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,12 @@
 //! `single-step`: KVM_GUESTDBG_SINGLESTEP over the whole guest, with a stop at every instruction boundary, once.
 //!
 //! The stops are compared with the code: with interrupts off, behind an instruction that can neither jump nor fault nor
-//! exit, the next stop is at the one that follows it. Anything else is left to the steps, which must see the same
-//! trace as ever. The handler of an exception may run without stops up to an exit, as its delivery clears TF.
+//! exit, the next stop is at the one that follows it, and comes before any exit that an instruction causes. A guest that
+//! has reported anything has run instructions, so there was a stop. Anything else is left to the steps, which must see the
+//! same trace as ever: behind MOV SS there is no stop, KVM's emulator has its own idea of REP, and the handler of an
+//! exception may run without stops up to an exit, as its delivery clears TF.
 
+use exitspec_protocol::REPORT_PORT;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
 use super::{Variation, Whose, uses};
@@ -17,6 +20,8 @@ use crate::play::{Perturb, Target, TargetError};
 pub(super) struct SingleStep {
     /// The instruction at which the last stop was, if the next stop can be told from it.
     before: Option<Instruction>,
+    /// Whether there was any stop.
+    stopped: bool,
 }
 
 impl Variation for SingleStep {
@@ -41,7 +46,7 @@ impl Variation for SingleStep {
     }
 
     fn begin(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        target.perturb(Perturb::SingleStep(true))
+        target.perturb(Perturb::SingleStep(true)).map(drop)
     }
 
     fn host_acts(&mut self) {
@@ -49,8 +54,12 @@ impl Variation for SingleStep {
     }
 
     fn at_exit(&mut self, cpu: usize, exit: &Exit, target: &mut dyn Target) -> Result<Whose, TargetError> {
+        if matches!(exit, Exit::Intr {} | Exit::Again {}) {
+            return Ok(Whose::Guest);
+        }
         let before = self.before.take();
-        let Exit::Debug { pc, .. } = exit else { return Ok(Whose::Guest) };
+        let Exit::Debug { pc, .. } = exit else { return self.guest_exits(before, exit) };
+        self.stopped = true;
         if let Some(before) = before.filter(|before| *pc != before.next_ip()) {
             return Err(TargetError::Deviates {
                 expected: format!("a single-step stop at {:#x}, behind `{before}`", before.next_ip()),
@@ -64,8 +73,32 @@ impl Variation for SingleStep {
     }
 
     fn finish(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        target.perturb(Perturb::SingleStep(false))
+        target.perturb(Perturb::SingleStep(false)).map(drop)
     }
+}
+
+impl SingleStep {
+    /// An exit of the guest's, which must not come in place of a stop.
+    fn guest_exits(&self, before: Option<Instruction>, exit: &Exit) -> Result<Whose, TargetError> {
+        let expected = match before {
+            Some(before) if of_an_instruction(exit) => {
+                format!("a single-step stop at {:#x}, behind `{before}`", before.next_ip())
+            }
+            None if !self.stopped && matches!(exit, Exit::Io { port: REPORT_PORT, .. }) => {
+                "a single-step stop before the guest's first report".to_owned()
+            }
+            _ => return Ok(Whose::Guest),
+        };
+        Err(TargetError::Deviates { expected, observed: exit.to_string() })
+    }
+}
+
+/// Whether an instruction has caused this exit, and so at least one has run since the one before it.
+fn of_an_instruction(exit: &Exit) -> bool {
+    matches!(
+        exit,
+        Exit::Io { .. } | Exit::Mmio { .. } | Exit::Hlt {} | Exit::Rdmsr { .. } | Exit::Wrmsr { .. }
+    )
 }
 
 /// The 64-bit instruction at this address if the stop behind it can be told from it.
@@ -117,6 +150,9 @@ const RFLAGS_IF: u64 = 1 << 9;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Bytes;
+    use crate::exit::Direction;
+    use crate::variation::nops::Nops;
 
     fn decode(code: &[u8]) -> Instruction {
         Decoder::with_ip(64, code, 0x1000, DecoderOptions::NONE).decode()
@@ -135,5 +171,54 @@ mod tests {
         assert!(!predicted(&[0x8b, 0x03]), "MOV EAX, [RBX]");
         assert!(!predicted(&[0xfb]), "STI");
         assert!(!predicted(&[0x0f, 0x0b]), "UD2");
+    }
+
+    fn stop(pc: u64) -> Exit {
+        Exit::Debug { exception: 1, pc, dr6: 0x4000, dr7: 0 }
+    }
+
+    fn out(port: u16) -> Exit {
+        Exit::Io { direction: Direction::Out, size: 4, port, count: 1, data: Bytes::new(&[0; 4]) }
+    }
+
+    /// What these exits are found to be; the error is the last's.
+    fn judged(exits: &[Exit]) -> Result<Vec<Whose>, String> {
+        let mut stepped = SingleStep::default();
+        let judge = |exit| stepped.at_exit(0, exit, &mut Nops::default());
+        exits.iter().map(judge).collect::<Result<_, _>>().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_guest_that_reports_has_been_stopped() {
+        assert_eq!(judged(&[Exit::Hlt {}]), Ok(vec![Whose::Guest]), "its first instruction, maybe");
+        assert_eq!(judged(&[out(0x80)]), Ok(vec![Whose::Guest]));
+        let never = judged(&[Exit::Hlt {}, out(REPORT_PORT)]).unwrap_err();
+        assert!(never.contains("a single-step stop before the guest's first report"), "{never}");
+        let (mine, guest) = (Whose::Mine, Whose::Guest);
+        let all = [stop(0x1000), Exit::Shutdown {}, out(REPORT_PORT), out(REPORT_PORT)];
+        assert_eq!(judged(&all), Ok(vec![mine, guest, guest, guest]));
+    }
+
+    #[test]
+    fn a_stop_that_is_left_out_is_missed() {
+        assert!(judged(&[stop(0x1000), stop(0x1001), stop(0x1002)]).is_ok());
+        let wrong = judged(&[stop(0x1000), stop(0x1002)]).unwrap_err();
+        assert!(wrong.contains("stop at 0x1001, behind `nop`") && wrong.contains("one at 0x1002"), "{wrong}");
+        for exit in [out(0x80), Exit::Hlt {}] {
+            let passed = judged(&[stop(0x1000), exit]).unwrap_err();
+            assert!(passed.contains("stop at 0x1001, behind `nop`"), "{passed}");
+        }
+        // A signal is no step, and an exit that no instruction causes says nothing of steps.
+        assert!(judged(&[stop(0x1000), Exit::Intr {}, stop(0x1002)]).is_err());
+        assert!(judged(&[stop(0x1000), Exit::Intr {}, stop(0x1001)]).is_ok());
+        assert!(judged(&[stop(0x1000), Exit::Shutdown {}]).is_ok());
+    }
+
+    #[test]
+    fn what_the_host_does_ends_a_prediction() {
+        let mut stepped = SingleStep::default();
+        assert_eq!(stepped.at_exit(0, &stop(0x1000), &mut Nops::default()), Ok(Whose::Mine));
+        stepped.host_acts();
+        assert_eq!(stepped.at_exit(0, &stop(0x2000), &mut Nops::default()), Ok(Whose::Mine));
     }
 }

@@ -38,9 +38,9 @@ impl Target for Stub {
         Ok(())
     }
 
-    fn perturb(&mut self, what: Perturb) -> Result<(), TargetError> {
+    fn perturb(&mut self, what: Perturb) -> Result<bool, TargetError> {
         self.done.push(what);
-        Ok(())
+        Ok(true)
     }
 
     fn read_memory(&mut self, _: u64, _: &mut [u8]) -> bool {
