@@ -261,7 +261,7 @@ extern "C" fn user_access() {
         "lea rdi, [rip + {window}]",
         guest::emulable!("user_load"),
         "mov eax, [rdi + 0x10]",
-        guest::emulable!("user_store"),
+        guest::label!("user_store"),
         "mov [rdi + 0x20], eax",
         "ud2",
         window = sym WINDOW,

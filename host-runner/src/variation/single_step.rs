@@ -1,7 +1,8 @@
 //! `single-step`: KVM_GUESTDBG_SINGLESTEP over the whole guest, with a stop at every instruction boundary, once.
 //!
 //! The stops are compared with the code: with interrupts off, behind an instruction that can neither jump nor fault nor
-//! exit, the next stop is at the one that follows it, and comes before any exit that an instruction causes. A guest that
+//! exit, the next stop is at the one that follows it, and comes before any exit that an instruction causes, unless the host
+//! has done something since the guest's last exit. A guest that
 //! has reported anything has run instructions, so there was a stop. Anything else is left to the steps, which must see the
 //! same trace as ever: behind MOV SS there is no stop, KVM's emulator has its own idea of REP, and the handler of an
 //! exception may run without stops up to an exit, as its delivery clears TF.
@@ -22,6 +23,8 @@ pub(super) struct SingleStep {
     before: Option<Instruction>,
     /// Whether there was any stop.
     stopped: bool,
+    /// The host has acted since the guest's last exit: an event of its making may come at any instruction.
+    acted: bool,
 }
 
 impl Variation for SingleStep {
@@ -51,6 +54,7 @@ impl Variation for SingleStep {
 
     fn host_acts(&mut self) {
         self.before = None;
+        self.acted = true;
     }
 
     fn at_exit(&mut self, cpu: usize, exit: &Exit, target: &mut dyn Target) -> Result<Whose, TargetError> {
@@ -58,7 +62,10 @@ impl Variation for SingleStep {
             return Ok(Whose::Guest);
         }
         let before = self.before.take();
-        let Exit::Debug { pc, .. } = exit else { return self.guest_exits(before, exit) };
+        let Exit::Debug { pc, .. } = exit else {
+            self.acted = false;
+            return self.guest_exits(before, exit);
+        };
         self.stopped = true;
         if let Some(before) = before.filter(|before| *pc != before.next_ip()) {
             return Err(TargetError::Deviates {
@@ -68,7 +75,7 @@ impl Variation for SingleStep {
         }
         // As debuggers do: TF is gone where an exception or interrupt has been taken.
         target.perturb(Perturb::SingleStep(true))?;
-        self.before = predictable(*pc, cpu, target)?;
+        self.before = if self.acted { None } else { predictable(*pc, cpu, target)? };
         Ok(Whose::Mine)
     }
 
@@ -215,10 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_does_ends_a_prediction() {
+    fn nothing_is_predicted_from_what_the_host_does_to_the_next_exit() {
         let mut stepped = SingleStep::default();
-        assert_eq!(stepped.at_exit(0, &stop(0x1000), &mut Nops::default()), Ok(Whose::Mine));
-        stepped.host_acts();
-        assert_eq!(stepped.at_exit(0, &stop(0x2000), &mut Nops::default()), Ok(Whose::Mine));
+        let mut at = |exit| {
+            if let Exit::Again {} = exit {
+                stepped.host_acts();
+            }
+            stepped.at_exit(0, &exit, &mut Nops::default()).is_ok()
+        };
+        assert!(at(stop(0x1000)));
+        // Here it acts: it makes an NMI pending, say, which comes two instructions later.
+        assert!(at(Exit::Again {}) && at(stop(0x2000)) && at(stop(0x3000)) && at(Exit::Hlt {}));
+        assert!(at(stop(0x1000)) && !at(stop(0x1002)));
     }
 }
