@@ -36,7 +36,12 @@ impl Target for Nops {
     }
 
     fn bank(&mut self, _: usize, _: Bank, names: &[&str]) -> Result<Vec<u64>, TargetError> {
-        let number = |name: &&str| if *name == "efer" { LONG_MODE } else { u64::from(*name == "cs.l") };
+        let number = |name: &&str| match *name {
+            "efer" => LONG_MODE,
+            "cs.l" => 1,
+            "rip" => 0x1003,
+            _ => 0,
+        };
         Ok(names.iter().map(number).collect())
     }
 

@@ -1,7 +1,7 @@
 //! `single-step`: KVM_GUESTDBG_SINGLESTEP over the whole guest, with a stop at every instruction boundary, once.
 //!
 //! The stops are compared with the code: with interrupts off, behind an instruction that can neither jump nor fault nor
-//! exit, the next stop is at the one that follows it, and comes before any exit that an instruction causes, unless the host
+//! exit, the next stop is at the one that follows it, and comes before any exit of straight code behind it, unless the host
 //! has done something since the guest's last exit. A guest that
 //! has reported anything has run instructions, so there was a stop. Anything else is left to the steps, which must see the
 //! same trace as ever: behind MOV SS there is no stop, KVM's emulator has its own idea of REP, and the handler of an
@@ -64,7 +64,7 @@ impl Variation for SingleStep {
         let before = self.before.take();
         let Exit::Debug { pc, .. } = exit else {
             self.acted = false;
-            return self.guest_exits(before, exit);
+            return self.guest_exits(before, exit, cpu, target);
         };
         self.stopped = true;
         if let Some(before) = before.filter(|before| *pc != before.next_ip()) {
@@ -86,9 +86,15 @@ impl Variation for SingleStep {
 
 impl SingleStep {
     /// An exit of the guest's, which must not come in place of a stop.
-    fn guest_exits(&self, before: Option<Instruction>, exit: &Exit) -> Result<Whose, TargetError> {
+    fn guest_exits(
+        &self,
+        before: Option<Instruction>,
+        exit: &Exit,
+        cpu: usize,
+        target: &mut dyn Target,
+    ) -> Result<Whose, TargetError> {
         let expected = match before {
-            Some(before) if of_an_instruction(exit) => {
+            Some(before) if of_an_instruction(exit) && has_passed(before.next_ip(), cpu, target)? => {
                 format!("a single-step stop at {:#x}, behind `{before}`", before.next_ip())
             }
             None if !self.stopped && matches!(exit, Exit::Io { port: REPORT_PORT, .. }) => {
@@ -108,6 +114,27 @@ fn of_an_instruction(exit: &Exit) -> bool {
     )
 }
 
+/// Whether straight code leads from this address to where the vCPU is, so that it has come this way. Elsewhere it may have
+/// got by an event that nothing holds back, such as an SMI or INIT that it has sent to itself.
+fn has_passed(mut at: u64, cpu: usize, target: &mut dyn Target) -> Result<bool, TargetError> {
+    let [rip] = target.bank(cpu, Bank::Regs, &["rip"])?[..] else { return Ok(false) };
+    for _ in 0..MOST_PASSED {
+        if at == rip {
+            return Ok(true);
+        }
+        let Some(instruction) = decode(at, target) else { return Ok(false) };
+        at = instruction.next_ip();
+        if !goes_straight_on(&instruction) {
+            // The one that exits; RIP may be behind it.
+            return Ok(at == rip);
+        }
+    }
+    Ok(false)
+}
+
+/// Most instructions that are looked at.
+const MOST_PASSED: u32 = 8;
+
 /// The 64-bit instruction at this address if the stop behind it can be told from it.
 fn predictable(pc: u64, cpu: usize, target: &mut dyn Target) -> Result<Option<Instruction>, TargetError> {
     let [long, efer] = target.bank(cpu, Bank::Sregs, &["cs.l", "efer"])?[..] else { return Ok(None) };
@@ -115,13 +142,14 @@ fn predictable(pc: u64, cpu: usize, target: &mut dyn Target) -> Result<Option<In
     if long == 0 || efer & EFER_LMA == 0 || rflags & RFLAGS_IF != 0 {
         return Ok(None);
     }
-    // Payloads run where they are in physical memory.
+    Ok(decode(pc, target).filter(goes_straight_on))
+}
+
+/// The 64-bit instruction at this address. Payloads run where they are in physical memory.
+fn decode(at: u64, target: &mut dyn Target) -> Option<Instruction> {
     let mut code = [0; 15];
-    if !target.read_memory(pc, &mut code) {
-        return Ok(None);
-    }
-    let instruction = Decoder::with_ip(64, &code, pc, DecoderOptions::NONE).decode();
-    Ok(Some(instruction).filter(goes_straight_on))
+    let read = target.read_memory(at, &mut code);
+    read.then(|| Decoder::with_ip(64, &code, at, DecoderOptions::NONE).decode())
 }
 
 /// Whether it neither jumps nor faults nor exits: it moves or computes between general registers.
@@ -161,13 +189,13 @@ mod tests {
     use crate::exit::Direction;
     use crate::variation::nops::Nops;
 
-    fn decode(code: &[u8]) -> Instruction {
+    fn decoded(code: &[u8]) -> Instruction {
         Decoder::with_ip(64, code, 0x1000, DecoderOptions::NONE).decode()
     }
 
     #[test]
     fn only_straight_code_is_predicted() {
-        let predicted = |code: &[u8]| goes_straight_on(&decode(code));
+        let predicted = |code: &[u8]| goes_straight_on(&decoded(code));
         assert!(predicted(&[0x90]), "NOP");
         assert!(predicted(&[0x48, 0x89, 0xd8]), "MOV RAX, RBX");
         assert!(predicted(&[0x83, 0xc0, 0x01]), "ADD EAX, 1");
@@ -211,10 +239,14 @@ mod tests {
         assert!(judged(&[stop(0x1000), stop(0x1001), stop(0x1002)]).is_ok());
         let wrong = judged(&[stop(0x1000), stop(0x1002)]).unwrap_err();
         assert!(wrong.contains("stop at 0x1001, behind `nop`") && wrong.contains("one at 0x1002"), "{wrong}");
+        // The guest's RIP is 0x1003 at its exits: it has passed the NOPs before.
         for exit in [out(0x80), Exit::Hlt {}] {
             let passed = judged(&[stop(0x1000), exit]).unwrap_err();
             assert!(passed.contains("stop at 0x1001, behind `nop`"), "{passed}");
         }
+        // It has not come from so far away, nor from behind.
+        assert!(judged(&[stop(0x800), out(0x80)]).is_ok());
+        assert!(judged(&[stop(0x1800), out(0x80)]).is_ok());
         // A signal is no step, and an exit that no instruction causes says nothing of steps.
         assert!(judged(&[stop(0x1000), Exit::Intr {}, stop(0x1002)]).is_err());
         assert!(judged(&[stop(0x1000), Exit::Intr {}, stop(0x1001)]).is_ok());
