@@ -9,7 +9,7 @@ pub fn read_msr(msr: u32) -> Result<u64, Fault> {
         let (low, high): (u32, u32);
         // SAFETY: no MSR read changes memory; a #GP is caught.
         unsafe {
-            asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nostack, preserves_flags));
+            asm!(crate::emulable!(), "rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nostack, preserves_flags));
         };
         u64::from(high) << 32 | u64::from(low)
     })
@@ -21,7 +21,7 @@ pub fn write_msr(msr: u32, value: u64) -> Result<(), Fault> {
     catch(|| {
         // SAFETY: scenarios own their VM; a #GP is caught.
         unsafe {
-            asm!("wrmsr", in("ecx") msr, in("eax") low, in("edx") high, options(nostack, preserves_flags));
+            asm!(crate::emulable!(), "wrmsr", in("ecx") msr, in("eax") low, in("edx") high, options(nostack, preserves_flags));
         };
     })
 }

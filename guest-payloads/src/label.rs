@@ -21,6 +21,24 @@ macro_rules! label {
     };
 }
 
+/// Where the host can make KVM emulate the next instruction: a NOP of five bytes, in every mode, that the linker lists
+/// and that the host replaces by KVM's forced-emulation prefix. With a name, which is that of the instruction behind it.
+///
+/// A line of any `asm!`, but for one that must not be moved away from the instruction before it, such as the one in
+/// the shadow of an STI. [`exitspec_protocol::EMULABLE_NOP`] has the same bytes.
+/// ```ignore
+/// naked_asm!("xor eax, eax", guest::emulable!("in_reset"), "in al, 0x61", "ret")
+/// ```
+#[macro_export]
+macro_rules! emulable {
+    () => {
+        ".pushsection .exitspec.emulable, \"a\", @progbits\n.quad 909f\n.popsection\n909: .byte 0x66, 0x0f, 0x1f, 0x40, 0x00"
+    };
+    ($name:literal) => {
+        concat!($crate::emulable!(), "\n", $crate::label!($name))
+    };
+}
+
 /// Naked functions of few lines, side by side: each with its `ret`, if it returns.
 /// ```ignore
 /// guest::code! {

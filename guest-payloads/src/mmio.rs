@@ -1,5 +1,5 @@
 //! Memory-mapped devices. Each function is exactly one `MOV` through a register, so that an exit's
-//! RIP and size do not depend on what the optimizer made of it.
+//! RIP and size do not depend on what the optimizer made of it. KVM can be made to emulate it.
 #![expect(unsafe_code, reason = "device memory")]
 use core::arch::asm;
 
@@ -11,7 +11,7 @@ macro_rules! mmio {
             let value;
             // SAFETY: the caller's.
             unsafe {
-                asm!(concat!("mov {v", $register, "}, ", $size, " ptr [{a}]"), v = out($class) value, a = in(reg) address, options(nostack, preserves_flags));
+                asm!(crate::emulable!(), concat!("mov {v", $register, "}, ", $size, " ptr [{a}]"), v = out($class) value, a = in(reg) address, options(nostack, preserves_flags));
             }
             value
         }
@@ -21,7 +21,7 @@ macro_rules! mmio {
         pub unsafe fn $write(address: u64, value: $type) {
             // SAFETY: the caller's.
             unsafe {
-                asm!(concat!("mov ", $size, " ptr [{a}], {v", $register, "}"), v = in($class) value, a = in(reg) address, options(nostack, preserves_flags));
+                asm!(crate::emulable!(), concat!("mov ", $size, " ptr [{a}], {v", $register, "}"), v = in($class) value, a = in(reg) address, options(nostack, preserves_flags));
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Port I/O. Each function is exactly one `IN` or `OUT`, so each makes exactly one exit.
+//! Port I/O. Each function is exactly one `IN` or `OUT`, so each makes exactly one exit. KVM can be made to emulate it.
 #![expect(unsafe_code, reason = "port instructions")]
 use core::arch::asm;
 
@@ -10,7 +10,7 @@ macro_rules! port {
             let value;
             // SAFETY: every device of the VM belongs to the scenario; none of them does DMA.
             unsafe {
-                asm!(concat!("in ", $register, ", dx"), in("dx") port, out($register) value, options(nostack, preserves_flags));
+                asm!(crate::emulable!(), concat!("in ", $register, ", dx"), in("dx") port, out($register) value, options(nostack, preserves_flags));
             }
             value
         }
@@ -20,7 +20,7 @@ macro_rules! port {
         pub fn $write(port: u16, value: $type) {
             // SAFETY: as for reading.
             unsafe {
-                asm!(concat!("out dx, ", $register), in("dx") port, in($register) value, options(nostack, preserves_flags));
+                asm!(crate::emulable!(), concat!("out dx, ", $register), in("dx") port, in($register) value, options(nostack, preserves_flags));
             }
         }
     };

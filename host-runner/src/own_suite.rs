@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kvm_ioctls::Kvm;
 
-use crate::case::Case;
+use crate::case::{Case, Combo};
 use crate::host::HostFacts;
 use crate::machine::Piece;
 use crate::manifest;
@@ -42,6 +42,10 @@ pub fn load(sources: &Sources) -> Result<Box<dyn Suite>, String> {
 impl Suite for OwnSuite {
     fn cases(&self) -> &[Case] {
         &self.cases
+    }
+
+    fn excluded(&self, case: &Case, combo: &Combo) -> Option<String> {
+        self.ground.as_ref().and_then(|(payloads, _)| payloads.excluded(&case.payload, combo))
     }
 
     fn run(&self, play: &Play, context: &RunContext) -> Outcome {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use exitspec_protocol::{Arg, Name, Params};
 use kvm_ioctls::Kvm;
 
-use crate::case::{Case, Pio, Places, Start, Vendor};
+use crate::case::{Case, Combo, Pio, Places, Start, Vary, Vendor};
 use crate::machine::{Host, Machine, Piece, speed};
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
@@ -39,6 +39,13 @@ impl Payloads {
 
     fn get(&self, name: &str) -> Option<&Payload> {
         self.0.get(name)
+    }
+
+    /// Why a case with this payload is not played under these perturbations; one sentence.
+    pub fn excluded(&self, payload: &str, combo: &Combo) -> Option<String> {
+        let nowhere = self.get(payload).is_some_and(|payload| payload.emulable().is_empty());
+        (nowhere && combo.varies().contains(&Vary::Emulate))
+            .then(|| format!("not under emulate: payload `{payload}` has no place for a prefix"))
     }
 }
 
@@ -192,7 +199,8 @@ impl<'p> Stage<'p> {
             return Ok(play(case, self.vendor, self.pio, &mut machine, &places));
         }
         let mut varied = Varied::new(&mut machine, combo, &combo.test_name(&case.id), seed, only);
-        let mut outcome = play(case, self.vendor, self.pio, &mut varied, &places);
+        let pio = variation::pio(combo, self.pio);
+        let mut outcome = play(case, self.vendor, pio, &mut varied, &places);
         if let Some(evidence) = &mut outcome.evidence {
             evidence.perturbed = varied.acted();
         }

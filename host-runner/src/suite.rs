@@ -60,6 +60,11 @@ pub trait Suite: Send + Sync {
     /// Every case, in the order of the manifests.
     fn cases(&self) -> &[Case];
 
+    /// Why a case's guest cannot be played under these perturbations; one sentence.
+    fn excluded(&self, _case: &Case, _combo: &Combo) -> Option<String> {
+        None
+    }
+
     /// Plays one test. Called in a process that exists for this call alone: it may start threads,
     /// open devices, leak and crash.
     fn run(&self, play: &Play, context: &RunContext) -> Outcome;

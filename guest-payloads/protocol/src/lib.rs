@@ -23,6 +23,13 @@ pub const AP_START_VECTOR: u8 = (LOW_IMAGE_BASE >> 12) as u8;
 /// ELF section in which a payload lists its scenarios: an array of [`ScenarioEntry`].
 pub const SCENARIO_SECTION: &str = ".exitspec.scenarios";
 
+/// ELF section in which a payload lists where KVM can be made to emulate an instruction: an array of addresses, each of
+/// an [`EMULABLE_NOP`].
+pub const EMULABLE_SECTION: &str = ".exitspec.emulable";
+
+/// What stands before such an instruction: `nopw 0(rax)`, five bytes long in 16-, 32- and 64-bit code.
+pub const EMULABLE_NOP: [u8; 5] = [0x66, 0x0f, 0x1f, 0x40, 0x00];
+
 /// Largest text, in bytes, that the host takes from one report; the rest is cut.
 pub const MAX_TEXT: usize = 1024;
 

@@ -63,10 +63,10 @@ extern "C" fn out_inc_out() -> u64 {
     naked_asm!(
         "push rbx",
         "xor ebx, ebx",
-        guest::label!("kick_out"),
+        guest::emulable!("kick_out"),
         "out 0x80, al",
         "inc ebx",
-        guest::label!("kick_second_out"),
+        guest::emulable!("kick_second_out"),
         "out 0x81, al",
         "mov eax, ebx",
         "pop rbx",
@@ -79,7 +79,7 @@ extern "C" fn out_inc_out() -> u64 {
 extern "C" fn in_out() -> u64 {
     naked_asm!(
         "mov eax, 0x11223344",
-        guest::label!("kick_in"),
+        guest::emulable!("kick_in"),
         "in al, 0x61",
         guest::label!("kick_in_out"),
         "out 0x80, al",
@@ -128,7 +128,7 @@ extern "C" fn registers() -> u64 {
         "mov r8, 0x0808080808080808",
         "mov r9, 0x0909090909090909",
         "mov r15, 0x1515151515151515",
-        guest::label!("kick_save"),
+        guest::emulable!("kick_save"),
         "out 0x80, al",
         guest::label!("kick_after_save"),
         "mov rax, rbx",

@@ -38,84 +38,84 @@ fn buffer() -> *mut u64 {
 
 #[unsafe(naked)]
 extern "C" fn load8(address: *mut u8) -> u64 {
-    naked_asm!("mov rax, -1", guest::label!("load8_here"), "mov al, [rdi]", "ret")
+    naked_asm!("mov rax, -1", guest::emulable!("load8_here"), "mov al, [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn load16(address: *mut u8) -> u64 {
-    naked_asm!("mov rax, -1", guest::label!("load16_here"), "mov ax, [rdi]", "ret")
+    naked_asm!("mov rax, -1", guest::emulable!("load16_here"), "mov ax, [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn load32(address: *mut u8) -> u64 {
-    naked_asm!("mov rax, -1", guest::label!("load32_here"), "mov eax, [rdi]", "ret")
+    naked_asm!("mov rax, -1", guest::emulable!("load32_here"), "mov eax, [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn load64(address: *mut u8) -> u64 {
-    naked_asm!("mov rax, -1", guest::label!("load64_here"), "mov rax, [rdi]", "ret")
+    naked_asm!("mov rax, -1", guest::emulable!("load64_here"), "mov rax, [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn load_zero_extended(address: *mut u8) -> u64 {
-    naked_asm!("mov rax, -1", "movzx eax, word ptr [rdi]", "ret")
+    naked_asm!("mov rax, -1", guest::emulable!(), "movzx eax, word ptr [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn load_byte_sign_extended(address: *mut u8) -> u64 {
-    naked_asm!("xor eax, eax", "movsx rax, byte ptr [rdi]", "ret")
+    naked_asm!("xor eax, eax", guest::emulable!(), "movsx rax, byte ptr [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn load_dword_sign_extended(address: *mut u8) -> u64 {
-    naked_asm!("xor eax, eax", "movsxd rax, dword ptr [rdi]", "ret")
+    naked_asm!("xor eax, eax", guest::emulable!(), "movsxd rax, dword ptr [rdi]", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn store8(address: *mut u8, data: u64) {
-    naked_asm!(guest::label!("store8_here"), "mov [rdi], sil", "ret")
+    naked_asm!(guest::emulable!("store8_here"), "mov [rdi], sil", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn store16(address: *mut u8, data: u64) {
-    naked_asm!(guest::label!("store16_here"), "mov [rdi], si", "ret")
+    naked_asm!(guest::emulable!("store16_here"), "mov [rdi], si", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn store32(address: *mut u8, data: u64) {
-    naked_asm!(guest::label!("store32_here"), "mov [rdi], esi", "ret")
+    naked_asm!(guest::emulable!("store32_here"), "mov [rdi], esi", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn store64(address: *mut u8, data: u64) {
-    naked_asm!(guest::label!("store64_here"), "mov [rdi], rsi", "ret")
+    naked_asm!(guest::emulable!("store64_here"), "mov [rdi], rsi", "ret")
 }
 
 /// An immediate of 32 bits is sign-extended to the operand (SDM vol. 2, "MOV").
 #[unsafe(naked)]
 extern "C" fn store_immediate(address: *mut u8) {
-    naked_asm!("mov qword ptr [rdi], -2", "ret")
+    naked_asm!(guest::emulable!(), "mov qword ptr [rdi], -2", "ret")
 }
 
 /// Writes `times` numbers, down to zero.
 #[unsafe(naked)]
 extern "C" fn store_times(address: *mut u8, times: u64) {
-    naked_asm!("2:", "dec rsi", "mov [rdi], esi", "test rsi, rsi", "jnz 2b", "ret")
+    naked_asm!("2:", "dec rsi", guest::emulable!(), "mov [rdi], esi", "test rsi, rsi", "jnz 2b", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn add_to(address: *mut u8, data: u64) {
-    naked_asm!(guest::label!("add_here"), "add [rdi], esi", "ret")
+    naked_asm!(guest::emulable!("add_here"), "add [rdi], esi", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn exchange(address: *mut u8, data: u64) -> u64 {
-    naked_asm!("mov rax, rsi", guest::label!("xchg_here"), "xchg [rdi], eax", "ret")
+    naked_asm!("mov rax, rsi", guest::emulable!("xchg_here"), "xchg [rdi], eax", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn copy32(to: *mut u8, from: *mut u8, count: u64) -> u64 {
-    naked_asm!("mov rcx, rdx", guest::label!("movs_here"), "rep movsd", "mov rax, rcx", "ret")
+    naked_asm!("mov rcx, rdx", guest::emulable!("movs_here"), "rep movsd", "mov rax, rcx", "ret")
 }
 
 fn hole() -> *mut u8 {
@@ -259,7 +259,7 @@ guest::scenario! {
 extern "C" fn user_access() {
     naked_asm!(
         "lea rdi, [rip + {window}]",
-        guest::label!("user_load"),
+        guest::emulable!("user_load"),
         "mov eax, [rdi + 0x10]",
         guest::label!("user_store"),
         "mov [rdi + 0x20], eax",
@@ -286,7 +286,7 @@ guest::real_mode! {
 
 guest::protected_mode! {
     /// Writes to the hole, then takes an exception that cannot be delivered.
-    triple_fault: "mov eax, 0x10000000", "mov dword ptr [eax], 0x55",
+    triple_fault: "mov eax, 0x10000000", guest::emulable!(), "mov dword ptr [eax], 0x55",
         guest::label!("triple_fault_here"), "ud2",
         guest::label!("triple_fault_fresh"),
         "mov ebx, 0x600d", "hlt",

@@ -42,7 +42,7 @@ extern "C" fn rdmsr_into(msr: u64, registers: *mut [u64; 2]) {
         "mov rcx, rdi",
         "mov rax, -1",
         "mov rdx, -1",
-        guest::label!("rdmsr_here"),
+        guest::emulable!("rdmsr_here"),
         "rdmsr",
         guest::label!("rdmsr_behind"),
         "mov [rsi], rax",
@@ -66,7 +66,7 @@ extern "C" fn wrmsr(msr: u64, number: u64) {
         "mov rax, rsi",
         "mov rdx, rsi",
         "shr rdx, 32",
-        guest::label!("wrmsr_here"),
+        guest::emulable!("wrmsr_here"),
         "wrmsr",
         guest::label!("wrmsr_behind"),
         "ret"
@@ -77,7 +77,7 @@ extern "C" fn wrmsr(msr: u64, number: u64) {
 #[unsafe(naked)]
 #[unsafe(link_section = ".user.text")]
 extern "C" fn rdmsr_in_ring3() {
-    naked_asm!("mov ecx, 0xc0000102", guest::label!("ring3_rdmsr_here"), "rdmsr", "2:", "jmp 2b")
+    naked_asm!("mov ecx, 0xc0000102", guest::emulable!("ring3_rdmsr_here"), "rdmsr", "2:", "jmp 2b")
 }
 
 /// SWAPGS twice, which leaves all as it was.

@@ -13,43 +13,43 @@ use guest::{arg, code, control};
 code! {
     /// What one intercept is about, each.
     hlt_code: guest::label!("hlt_here"), "hlt", "ret";
-    cpuid_code: guest::label!("cpuid_here"), "cpuid", "ret";
-    rdtsc_code: guest::label!("rdtsc_here"), "rdtsc", "shl rdx, 32", "or rax, rdx", "ret";
-    rdtscp_code: guest::label!("rdtscp_here"), "rdtscp", "ret";
+    cpuid_code: guest::emulable!("cpuid_here"), "cpuid", "ret";
+    rdtsc_code: guest::emulable!("rdtsc_here"), "rdtsc", "shl rdx, 32", "or rax, rdx", "ret";
+    rdtscp_code: guest::emulable!("rdtscp_here"), "rdtscp", "ret";
     rdpmc_code: "xor ecx, ecx", guest::label!("rdpmc_here"), "rdpmc", "ret";
-    invlpg_code: guest::label!("invlpg_here"), "invlpg [rsp]", "ret";
-    pause_code: guest::label!("pause_here"), "pause", "ret";
-    wbinvd_code: guest::label!("wbinvd_here"), "wbinvd", "ret";
-    invd_code: guest::label!("invd_here"), "invd", "ret";
-    read_cr3_code: guest::label!("read_cr3_here"), "mov rdx, cr3", "ret";
-    write_cr3_code: "mov rbx, cr3", guest::label!("write_cr3_here"), "mov cr3, rbx", "ret";
-    read_cr8_code: guest::label!("read_cr8_here"), "mov r9, cr8", "ret";
-    write_cr8_code: "mov eax, 5", guest::label!("write_cr8_here"), "mov cr8, rax", "ret";
-    read_dr_code: guest::label!("read_dr_here"), "mov r10, dr6", "ret";
-    write_dr_code: "mov esi, 0x400", guest::label!("write_dr_here"), "mov dr7, rsi", "ret";
-    sidt_code: guest::label!("sidt_here"), "sidt [rsp - 64]", "ret";
-    lldt_code: "xor eax, eax", guest::label!("lldt_here"), "lldt ax", "ret";
-    str_code: guest::label!("str_here"), "str eax", "ret";
+    invlpg_code: guest::emulable!("invlpg_here"), "invlpg [rsp]", "ret";
+    pause_code: guest::emulable!("pause_here"), "pause", "ret";
+    wbinvd_code: guest::emulable!("wbinvd_here"), "wbinvd", "ret";
+    invd_code: guest::emulable!("invd_here"), "invd", "ret";
+    read_cr3_code: guest::emulable!("read_cr3_here"), "mov rdx, cr3", "ret";
+    write_cr3_code: "mov rbx, cr3", guest::emulable!("write_cr3_here"), "mov cr3, rbx", "ret";
+    read_cr8_code: guest::emulable!("read_cr8_here"), "mov r9, cr8", "ret";
+    write_cr8_code: "mov eax, 5", guest::emulable!("write_cr8_here"), "mov cr8, rax", "ret";
+    read_dr_code: guest::emulable!("read_dr_here"), "mov r10, dr6", "ret";
+    write_dr_code: "mov esi, 0x400", guest::emulable!("write_dr_here"), "mov dr7, rsi", "ret";
+    sidt_code: guest::emulable!("sidt_here"), "sidt [rsp - 64]", "ret";
+    lldt_code: "xor eax, eax", guest::emulable!("lldt_here"), "lldt ax", "ret";
+    str_code: guest::emulable!("str_here"), "str eax", "ret";
 
     /// Single accesses of ports.
     out_byte: "mov eax, 0xabcdef5a", "mov edx, 0x80", guest::label!("out_here"), "out dx, al",
         guest::label!("behind_out"), "nop", "ret";
-    out_word: "mov eax, 0x1234", "mov edx, 0x7f", guest::label!("out_word_here"), "out dx, ax", "ret";
-    out_high: "mov edx, 0xabcd", guest::label!("out_high_here"), "out dx, eax", "ret";
-    out_last: "mov edx, 0xffff", guest::label!("out_last_here"), "out dx, ax", "ret";
-    outs_byte: "mov edx, 0x80", "mov rsi, rsp", "mov ecx, 2", guest::label!("outs_here"), "rep outsb", "ret";
-    in_byte: "mov rax, -1", guest::label!("in_here"), "in al, 0x61", "ret";
-    ins_byte: "mov edx, 0x61", "lea rdi, [rsp - 64]", "mov qword ptr [rdi], 0", guest::label!("ins_here"), "insb",
+    out_word: "mov eax, 0x1234", "mov edx, 0x7f", guest::emulable!("out_word_here"), "out dx, ax", "ret";
+    out_high: "mov edx, 0xabcd", guest::emulable!("out_high_here"), "out dx, eax", "ret";
+    out_last: "mov edx, 0xffff", guest::emulable!("out_last_here"), "out dx, ax", "ret";
+    outs_byte: "mov edx, 0x80", "mov rsi, rsp", "mov ecx, 2", guest::emulable!("outs_here"), "rep outsb", "ret";
+    in_byte: "mov rax, -1", guest::emulable!("in_here"), "in al, 0x61", "ret";
+    ins_byte: "mov edx, 0x61", "lea rdi, [rsp - 64]", "mov qword ptr [rdi], 0", guest::emulable!("ins_here"), "insb",
         "mov rax, [rsp - 64]", "ret";
 
     /// Single accesses of memory at RBX.
-    load: guest::label!("load_here"), "mov eax, [rbx]", "ret";
-    store: "mov eax, 0x12345678", guest::label!("store_here"), "mov [rbx], eax", "ret";
+    load: guest::emulable!("load_here"), "mov eax, [rbx]", "ret";
+    store: "mov eax, 0x12345678", guest::emulable!("store_here"), "mov [rbx], eax", "ret";
     jump: "jmp rbx";
 
     /// Single accesses of the MSR in ECX.
-    rdmsr: guest::label!("rdmsr_here"), "rdmsr", "shl rdx, 32", "or rax, rdx", "ret";
-    wrmsr: "mov eax, 0x1000", "xor edx, edx", guest::label!("wrmsr_here"), "wrmsr", "ret";
+    rdmsr: guest::emulable!("rdmsr_here"), "rdmsr", "shl rdx, 32", "or rax, rdx", "ret";
+    wrmsr: "mov eax, 0x1000", "xor edx, edx", guest::emulable!("wrmsr_here"), "wrmsr", "ret";
 
     /// Reset by port, with what a second life finds.
     reset: "mov eax, 6", "mov edx, 0xcf9", guest::label!("reset_here"), "out dx, al", "ret",

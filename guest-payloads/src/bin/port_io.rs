@@ -41,13 +41,20 @@ struct Moved {
     rcx: u64,
 }
 
-/// `string!("rep insb", moved)`: one string instruction on port 0x310; DF is clear before and after it.
+/// `string!("rep insb" => moved)`: one string instruction on port 0x310; DF is clear behind it, and before it unless
+/// `down` is the first word.
 macro_rules! string {
-    ($($line:literal),+ => $moved:expr) => {{
+    (down $line:literal => $moved:expr) => {
+        string!(@ "std", $line, $moved)
+    };
+    ($line:literal => $moved:expr) => {
+        string!(@ "cld", $line, $moved)
+    };
+    (@ $direction:literal, $line:literal, $moved:expr) => {{
         let moved: &mut Moved = $moved;
         // SAFETY: scenarios pass addresses in `port_buffer`, or want the fault.
         unsafe {
-            asm!($($line,)+ "cld", in("dx") 0x310_u16, inout("rsi") moved.rsi, inout("rdi") moved.rdi, inout("rcx") moved.rcx);
+            asm!($direction, guest::emulable!(), $line, "cld", in("dx") 0x310_u16, inout("rsi") moved.rsi, inout("rdi") moved.rdi, inout("rcx") moved.rcx);
         }
     }};
 }
@@ -74,7 +81,7 @@ extern "C" fn read_byte() -> u64 {
     naked_asm!(
         "mov rax, -1",
         "mov dx, 0x61",
-        guest::label!("in_byte_here"),
+        guest::emulable!("in_byte_here"),
         "in al, dx",
         guest::label!("in_byte_next"),
         "ret"
@@ -83,12 +90,12 @@ extern "C" fn read_byte() -> u64 {
 
 #[unsafe(naked)]
 extern "C" fn read_word() -> u64 {
-    naked_asm!("mov rax, -1", "mov dx, 0x61", "in ax, dx", "ret")
+    naked_asm!("mov rax, -1", "mov dx, 0x61", guest::emulable!(), "in ax, dx", "ret")
 }
 
 #[unsafe(naked)]
 extern "C" fn read_dword() -> u64 {
-    naked_asm!("mov rax, -1", "mov dx, 0x61", "in eax, dx", "ret")
+    naked_asm!("mov rax, -1", "mov dx, 0x61", guest::emulable!(), "in eax, dx", "ret")
 }
 
 #[unsafe(naked)]
@@ -96,8 +103,11 @@ extern "C" fn write_all_widths() -> u64 {
     naked_asm!(
         "mov rax, 0x1122334455667788",
         "mov dx, 0x3f8",
+        guest::emulable!(),
         "out dx, al",
+        guest::emulable!(),
         "out dx, ax",
+        guest::emulable!(),
         "out dx, eax",
         "ret",
     )
@@ -108,11 +118,17 @@ extern "C" fn immediate_ports() -> u64 {
     naked_asm!(
         "mov dx, 0x1234",
         "mov rax, -1",
+        guest::emulable!(),
         "in al, 0xff",
+        guest::emulable!(),
         "in ax, 0x70",
+        guest::emulable!(),
         "in eax, 0x0",
+        guest::emulable!(),
         "out 0xff, al",
+        guest::emulable!(),
         "out 0x70, ax",
+        guest::emulable!(),
         "out 0x0, eax",
         "ret",
     )
@@ -120,7 +136,7 @@ extern "C" fn immediate_ports() -> u64 {
 
 #[unsafe(naked)]
 extern "C" fn wide_rdx() -> u64 {
-    naked_asm!("mov rdx, -0xff9f", "in al, dx", "out dx, al", "ret") // RDX = 0xffff_ffff_ffff_0061
+    naked_asm!("mov rdx, -0xff9f", guest::emulable!(), "in al, dx", guest::emulable!(), "out dx, al", "ret") // RDX = 0xffff_ffff_ffff_0061
 }
 
 #[unsafe(naked)]
@@ -128,11 +144,15 @@ extern "C" fn odd_ports() -> u64 {
     naked_asm!(
         "mov rax, -1",
         "mov dx, 0xffff",
+        guest::emulable!(),
         "in eax, dx",
+        guest::emulable!(),
         "out dx, eax",
         "mov dx, 0xfffd",
+        guest::emulable!(),
         "in ax, dx",
         "mov dx, 0x1003",
+        guest::emulable!(),
         "out dx, eax",
         "ret",
     )
@@ -144,7 +164,7 @@ extern "C" fn write_byte() -> u64 {
     naked_asm!(
         "mov eax, 0x5a",
         "mov dx, 0x80",
-        guest::label!("out_byte_here"),
+        guest::emulable!("out_byte_here"),
         "out dx, al",
         guest::label!("out_byte_next"),
         "ret",
@@ -157,7 +177,7 @@ extern "C" fn read_until_reset() -> u64 {
     naked_asm!(
         "mov rax, -1",
         "mov dx, 0x61",
-        guest::label!("in_reset_here"),
+        guest::emulable!("in_reset_here"),
         "in eax, dx",
         "ud2",
         "nop",
@@ -176,7 +196,7 @@ extern "C" fn write_until_reset(port: u64, value: u64) -> u64 {
     naked_asm!(
         "mov edx, edi",
         "mov eax, esi",
-        guest::label!("out_reset_here"),
+        guest::emulable!("out_reset_here"),
         "out dx, al",
         "ud2",
         "nop",
@@ -193,7 +213,7 @@ extern "C" fn write_until_reset(port: u64, value: u64) -> u64 {
 extern "C" fn write_7e() {
     naked_asm!(
         "mov eax, 1",
-        guest::label!("out_7e_here"),
+        guest::emulable!("out_7e_here"),
         "out 0x7e, al",
         guest::label!("out_7e_next"),
         "nop",
@@ -240,6 +260,7 @@ extern "C" fn sum_reads(count: u64) -> u64 {
         "xor esi, esi",
         "mov dx, 0x61",
         "2: xor eax, eax",
+        guest::emulable!(),
         "in al, dx",
         "add rsi, rax",
         "dec rcx",
@@ -255,7 +276,9 @@ extern "C" fn many_writes(count: u64) -> u64 {
         "mov rcx, rdi",
         "mov eax, 0x5a",
         "xor esi, esi",
-        "2: out 0x80, al",
+        "2:",
+        guest::emulable!(),
+        "out 0x80, al",
         "inc rsi",
         "dec rcx",
         "jnz 2b",
@@ -267,13 +290,13 @@ extern "C" fn many_writes(count: u64) -> u64 {
 #[unsafe(naked)]
 #[unsafe(link_section = ".user.text")]
 extern "C" fn user_in() {
-    naked_asm!(guest::label!("user_in_here"), "in al, 0x61", "ud2")
+    naked_asm!(guest::emulable!("user_in_here"), "in al, 0x61", "ud2")
 }
 
 #[unsafe(naked)]
 #[unsafe(link_section = ".user.text")]
 extern "C" fn user_out() {
-    naked_asm!("mov dx, 0x3f8", guest::label!("user_out_here"), "out dx, al", "ud2")
+    naked_asm!("mov dx, 0x3f8", guest::emulable!("user_out_here"), "out dx, al", "ud2")
 }
 
 /// IN and OUT by the privilege that IOPL 3 gives, and UD2 as the way back.
@@ -282,8 +305,9 @@ extern "C" fn user_out() {
 extern "C" fn user_privileged() {
     naked_asm!(
         "mov rax, -1",
-        guest::label!("user_iopl_in"),
+        guest::emulable!("user_iopl_in"),
         "in al, 0x61",
+        guest::emulable!(),
         "out 0x80, al",
         guest::label!("user_iopl_end"),
         "ud2"
@@ -379,7 +403,7 @@ guest::scenario! {
     /// REP INS of three bytes, backwards.
     fn rep_ins_down() {
         let mut moved = Moved { rsi: 7, rdi: buffer(0x102), rcx: 3 };
-        string!("std", "rep insb" => &mut moved);
+        string!(down "rep insb" => &mut moved);
         report_moved(&moved);
     }
 
@@ -407,7 +431,7 @@ guest::scenario! {
     /// REP OUTS of three doublewords, backwards.
     fn rep_outs_down() {
         let mut moved = Moved { rsi: buffer(0x28), rdi: 7, rcx: 3 };
-        string!("std", "rep outsd" => &mut moved);
+        string!(down "rep outsd" => &mut moved);
         report_moved(&moved);
     }
 
@@ -436,14 +460,17 @@ guest::real_mode! {
     real_ports:
         "mov eax, 0xffffffff",
         "mov dx, 0x61",
-        guest::label!("real_in_byte"),
+        guest::emulable!("real_in_byte"),
         "in al, dx",
-        guest::label!("real_in_word"),
+        guest::emulable!("real_in_word"),
         "in ax, 0x70",
-        guest::label!("real_in_dword"),
+        guest::emulable!("real_in_dword"),
         "in eax, dx",
+        guest::emulable!(),
         "out 0x80, al",
+        guest::emulable!(),
         "out dx, ax",
+        guest::emulable!(),
         "out dx, eax",
         guest::label!("real_ports_halt"),
         "hlt",
@@ -456,12 +483,17 @@ guest::protected_mode! {
     protected_ports:
         "mov eax, 0xffffffff",
         "mov edx, 0xffff0061",
-        guest::label!("protected_in_byte"),
+        guest::emulable!("protected_in_byte"),
         "in al, dx",
+        guest::emulable!(),
         "in ax, 0x70",
+        guest::emulable!(),
         "in eax, dx",
+        guest::emulable!(),
         "out 0x80, al",
+        guest::emulable!(),
         "out dx, ax",
+        guest::emulable!(),
         "out dx, eax",
         guest::label!("protected_ports_halt"),
         "hlt",

@@ -81,6 +81,9 @@ pub struct MachineSpec {
     /// Dirty pages are collected in rings (KVM_CAP_DIRTY_LOG_RING). A variation's alone.
     #[serde(skip)]
     pub dirty_ring: bool,
+    /// KVM's forced-emulation prefix is wherever the payload has a place for it. A variation's alone.
+    #[serde(skip)]
+    pub forced_emulation: bool,
 }
 
 impl Default for MachineSpec {
@@ -100,6 +103,7 @@ impl Default for MachineSpec {
             msr_exits: Vec::new(),
             msr_filter: None,
             dirty_ring: false,
+            forced_emulation: false,
         }
     }
 }

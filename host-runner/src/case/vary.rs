@@ -38,11 +38,13 @@ pub enum Vary {
     CpuidMin,
     /// Unrelated coalesced zones and ioeventfds exist.
     Coalesce,
+    /// KVM emulates instructions that the CPU would run.
+    Emulate,
 }
 
 impl Vary {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SaveRestore,
         Self::LiveMigration,
         Self::Kick,
@@ -57,6 +59,7 @@ impl Vary {
         Self::IrqchipKernel,
         Self::CpuidMin,
         Self::Coalesce,
+        Self::Emulate,
     ];
 
     /// The name on command lines and in manifests.
@@ -76,6 +79,7 @@ impl Vary {
             Self::IrqchipKernel => "irqchip-kernel",
             Self::CpuidMin => "cpuid-min",
             Self::Coalesce => "coalesce",
+            Self::Emulate => "emulate",
         }
     }
 }

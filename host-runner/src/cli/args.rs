@@ -30,7 +30,9 @@ pub(super) enum Verb {
     Test(Box<TestArgs>),
     /// Plays tests at random for a time: any case, under any variation, with any seed.
     ///
-    /// Each deviation is told once, with its seed; at the end how often it was seen. Exit status: as for `test`.
+    /// Each deviation is told once, with its seed; at the end how often it was seen. Exit status: as for `test`. Options
+    /// of `test` that are about a list of tests (--list, --ignored, --include-ignored, --resume), or about how it is
+    /// shown (--format, --quiet, --color, --logfile, --mirror), are refused.
     Soak(Box<SoakArgs>),
     /// Asks this host what it can do, prints it, and remembers it for `--list`.
     Host(PlaceArgs),

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum as _;
+
 use super::Stop;
 use super::args::TestArgs;
 use super::ground::Survey;
@@ -12,6 +14,7 @@ use super::plan::{self, Test};
 use super::test::under_nextest;
 use crate::host::HostFacts;
 use crate::journal::{Fingerprint, Header, Journal, Mirror, Recovered, Runs, now, revision};
+use crate::machine::Piece;
 use crate::outcome::Outcome;
 use crate::suite::Suite;
 use crate::waivers::Waivers;
@@ -27,6 +30,8 @@ pub(super) struct Begun {
     pub(super) seed: u64,
     /// Whether cases are played although the host lacks what they need.
     pub(super) forced: bool,
+    /// What saving and restoring a VM leaves out.
+    pub(super) forget: Option<Piece>,
     pub(super) done: BTreeMap<String, Outcome>,
     pub(super) lost: Vec<Lost>,
     pub(super) todo: Vec<Test>,
@@ -94,11 +99,15 @@ fn start(args: &TestArgs, survey: &Survey, mirror: Option<Mirror>) -> Result<Beg
             forced,
             partition: args.partition.map(|shard| shard.to_string()),
             begun: now(),
+            vary: plan::varies(args),
+            vary_depth: args.vary_depth,
+            forget: args.forget,
         };
         let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
         Some(Journal::create(&path, &header, mirror).map_err(|error| usage(&path, &error))?)
     };
-    Ok(Begun { journal, seed, forced, done: BTreeMap::new(), lost: Vec::new(), todo })
+    let forget = args.forget;
+    Ok(Begun { journal, seed, forced, forget, done: BTreeMap::new(), lost: Vec::new(), todo })
 }
 
 /// Refuses to mix results that do not mean the same.
@@ -117,14 +126,39 @@ fn may_resume(
     }
     let mut differences = found.header.host.differences(host);
     differences.extend(found.header.fingerprint.differences(fingerprint));
-    if args.seed.is_some_and(|seed| seed != found.header.seed) {
-        differences.push(format!("its seed is {}", found.header.seed));
-    }
+    differences.extend(asked_otherwise(args, &found.header));
     if differences.is_empty() {
         return Ok(());
     }
     let path = path.display();
     Err(Stop::Usage(format!("cannot resume {path}: {}\nstart a new run", differences.join(", "))))
+}
+
+/// What the command line asks for and the run was not begun with. What it does not say is as it was.
+fn asked_otherwise(args: &TestArgs, header: &Header) -> Vec<String> {
+    let mut differences = Vec::new();
+    if args.seed.is_some_and(|seed| seed != header.seed) {
+        differences.push(format!("its seed is {}", header.seed));
+    }
+    let vary = plan::varies(args);
+    if !vary.is_empty() && vary != header.vary {
+        let names = header.vary.iter().map(|vary| vary.name()).collect::<Vec<_>>().join(",");
+        differences.push(if names.is_empty() {
+            "it has no --vary".into()
+        } else {
+            format!("its --vary is {names}")
+        });
+    }
+    if (args.vary_depth > 1 || !vary.is_empty()) && args.vary_depth != header.vary_depth {
+        differences.push(format!("its --vary-depth is {}", header.vary_depth));
+    }
+    if args.forget.is_some() && args.forget != header.forget {
+        let forgotten =
+            header.forget.and_then(|piece| Some(piece.to_possible_value()?.get_name().to_owned()));
+        let shown = forgotten.map_or("it has no --forget".into(), |piece| format!("its --forget is {piece}"));
+        differences.push(shown);
+    }
+    differences
 }
 
 fn resume(
@@ -148,6 +182,7 @@ fn resume(
         journal: Some(journal),
         seed: found.header.seed,
         forced: found.header.forced,
+        forget: found.header.forget,
         lost: lost.collect(),
         done: found.finished,
         todo,

@@ -2,16 +2,21 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Stop;
 use super::args::TestArgs;
 use super::places::Places;
+use crate::case::{Case, Combo};
 use crate::host::{Cache, HostFacts};
-use crate::isolate::Pool;
+use crate::isolate::{Played, Pool, time_limit};
 use crate::kernel_log::KernelLog;
+use crate::machine::Piece;
 use crate::manifest;
+use crate::outcome::{Outcome, Verdict};
 use crate::profile::Profile;
 use crate::suite::{Load, RunContext, Suite};
+use crate::variation;
 use crate::waivers::Waivers;
 
 /// What is known before any device is opened.
@@ -67,8 +72,13 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Opens the kernel log, measures the host, and prepares workers.
-    pub(super) fn prepare(args: &TestArgs, survey: &Survey, remarks: &mut Vec<String>) -> Self {
+    /// Opens the kernel log, measures the host, and prepares workers, who are told what to `forget`.
+    pub(super) fn prepare(
+        args: &TestArgs,
+        survey: &Survey,
+        forget: Option<Piece>,
+        remarks: &mut Vec<String>,
+    ) -> Self {
         let Survey { places, suite, host, .. } = survey;
         let kernel_log = KernelLog::open(&args.kernel_log).unwrap_or_else(|error| {
             let path = args.kernel_log.display();
@@ -82,9 +92,32 @@ impl Ground {
         });
         let timeout_scale = args.timeout_scale * slowness;
         let device = places.device.clone();
-        let context = RunContext { host: host.clone(), device, timeout_scale, forget: args.forget };
+        let context = RunContext { host: host.clone(), device, timeout_scale, forget };
         Self { pool: Pool::new(places.worker_arguments(), context), kernel_log, timeout_scale }
     }
+
+    /// How long a case's process may live under these perturbations.
+    pub(super) fn limit(&self, case: &Case, combo: &Combo) -> Duration {
+        time_limit(case, self.timeout_scale * f64::from(variation::slowness(combo)))
+    }
+
+    /// Plays a test once, `name` being what this play is called; what the kernel says of it is part of the outcome.
+    pub(super) fn play(&self, name: &str, what: &Played, limit: Duration) -> Outcome {
+        self.kernel_log.begin(name);
+        let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(name, pid));
+        with_kernel_log(outcome, self.kernel_log.end(name))
+    }
+}
+
+/// A report of the kernel fails a case that would have passed, and is evidence for any other.
+fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
+    let Some(title) = reports.first().and_then(|report| report.first()) else { return outcome };
+    if matches!(outcome.verdict, Verdict::Pass | Verdict::Error) {
+        outcome.verdict = Verdict::Fail;
+        outcome.reason = format!("the kernel reported: {title}");
+    }
+    outcome.evidence.get_or_insert_default().kernel_log = reports.into_iter().flatten().collect();
+    outcome
 }
 
 /// A profile by name.

@@ -5,6 +5,7 @@ use super::select;
 use crate::case::{Case, Combo, Vary};
 use crate::host::{HostFacts, missing};
 use crate::profile::Profile;
+use crate::suite::Suite;
 use crate::variation;
 
 /// One test of the run.
@@ -78,16 +79,17 @@ fn of_suite(args: &TestArgs, cases: &[Case], host: &HostFacts) -> Vec<Test> {
 }
 
 /// Why the test is not played; `forced` does without what the case requires.
-pub(super) fn skip(cases: &[Case], test: &Test, host: &HostFacts, forced: bool) -> Option<String> {
-    let case = &cases[test.index];
+pub(super) fn skip(suite: &dyn Suite, test: &Test, host: &HostFacts, forced: bool) -> Option<String> {
+    let case = suite.cases().get(test.index)?;
     missing(&case.requires, host)
         .filter(|_| !forced)
         .or_else(|| variation::requires(&test.combo).find_map(|requires| missing(&requires, host)))
         .or_else(|| variation::excluded(case, &test.combo))
+        .or_else(|| suite.excluded(case, &test.combo))
 }
 
 /// The perturbations that the command line names.
-fn varies(args: &TestArgs) -> Vec<Vary> {
+pub(super) fn varies(args: &TestArgs) -> Vec<Vary> {
     let mut varies: Vec<Vary> = Vec::new();
     for word in &args.vary {
         match word {

@@ -6,31 +6,28 @@ use std::time::Instant;
 
 use libtest_mimic::Failed;
 
+use super::ground::Ground;
 use super::plan::Test;
 use super::progress::Progress;
 use super::shrink::shrink;
 use crate::case::Case;
-use crate::isolate::{Played, Pool, time_limit};
+use crate::isolate::Played;
 use crate::journal::{About, Journal};
-use crate::kernel_log::KernelLog;
 use crate::outcome::{Outcome, Verdict};
 use crate::report::{self, Paint};
 use crate::suite::Suite;
-use crate::variation;
 use crate::waivers::Waivers;
 
 /// What all cases of a run share.
 pub(super) struct Run {
     pub(super) suite: Arc<dyn Suite>,
-    pub(super) pool: Pool,
-    pub(super) kernel_log: KernelLog,
+    pub(super) ground: Ground,
     pub(super) journal: Option<Journal>,
     pub(super) waivers: Waivers,
     pub(super) paint: Paint,
     /// The command that repeats the run, without the case.
     pub(super) again: String,
     pub(super) progress: Progress,
-    pub(super) timeout_scale: f64,
     pub(super) seed: u64,
     /// The final verdicts.
     pub(super) outcomes: Mutex<BTreeMap<String, Outcome>>,
@@ -40,15 +37,11 @@ impl Run {
     /// Plays a test.
     pub(super) fn play(&self, test: &Test) -> Result<(), Failed> {
         let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
-        let limit = time_limit(case, self.timeout_scale * f64::from(variation::slowness(&test.combo)));
+        let limit = self.ground.limit(case, &test.combo);
         self.keep(|journal| journal.started(&test.name, limit))?;
         let start = Instant::now();
         self.progress.start(&test.name);
-        let once = |what: &Played| {
-            self.kernel_log.begin(&test.name);
-            let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(&test.name, pid));
-            with_kernel_log(outcome, self.kernel_log.end(&test.name))
-        };
+        let once = |what: &Played| self.ground.play(&test.name, what, limit);
         let outcome = once(&played(test, self.seed, None));
         let mut outcome = self.waivers.apply(&case.id, &test.combo, outcome);
         if outcome.verdict == Verdict::Fail && !test.combo.is_plain() {
@@ -111,15 +104,4 @@ impl Run {
 /// What a worker is told.
 pub(super) fn played(test: &Test, seed: u64, only: Option<&[u32]>) -> Played {
     Played { test: test.name.clone(), seed, only: only.map(<[u32]>::to_vec) }
-}
-
-/// A report of the kernel fails a case that would have passed, and is evidence for any other.
-pub(super) fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
-    let Some(title) = reports.first().and_then(|report| report.first()) else { return outcome };
-    if matches!(outcome.verdict, Verdict::Pass | Verdict::Error) {
-        outcome.verdict = Verdict::Fail;
-        outcome.reason = format!("the kernel reported: {title}");
-    }
-    outcome.evidence.get_or_insert_default().kernel_log = reports.into_iter().flatten().collect();
-    outcome
 }

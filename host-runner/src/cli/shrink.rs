@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::outcome::{Outcome, Verdict};
+use crate::variation::REMEMBERED;
 
 /// How often a test is played again at most.
 const PLAYS: u32 = 40;
@@ -21,6 +22,7 @@ pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>)
         let again = play(points);
         again.verdict == Verdict::Fail && head(&again.reason) == wanted
     };
+    let first = if all.len() < REMEMBERED { "" } else { "the first " };
     let text = if is_seen(None) {
         "the case deviates so without any perturbation as well".to_owned()
     } else if all.is_empty() {
@@ -30,7 +32,7 @@ pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>)
         let shown = least.iter().take(16).map(u32::to_string).collect::<Vec<_>>().join(", ");
         let more = if least.len() > 16 { ", ..." } else { "" };
         format!(
-            "at {} of {} points it takes to see this: before run {shown}{more} of a vCPU",
+            "at {} of {first}{} points it takes to see this: before run {shown}{more} of a vCPU",
             least.len(),
             all.len()
         )
@@ -38,7 +40,7 @@ pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>)
         let again = (0..8).take_while(|_| Instant::now() < end).map(|_| u32::from(is_seen(Some(&all))));
         let (times, seen) = again.fold((1, 0), |(times, seen), one| (times + 1, seen + one));
         format!(
-            "at {} points; played again with the same choices, it deviates {seen} times of {times}",
+            "at {first}{} points; played again with the same choices, it deviates {seen} times of {times}",
             all.len()
         )
     };
@@ -108,6 +110,15 @@ mod tests {
         });
         assert!(text.contains("deviates 2 times of 9"), "{text}");
         assert!(shrunk(&[1], |_| true).contains("without any perturbation"));
+    }
+
+    #[test]
+    fn points_that_were_not_remembered_are_not_passed_over_in_silence() {
+        let all: Vec<u32> = (1..=4096).collect();
+        assert!(shrunk(&all, |points| points.contains(&7)).contains("of the first 4096 points"));
+        assert!(shrunk(&all[1..], |points| points.contains(&7)).contains("of 4095 points"));
+        let never = shrunk(&all, |_| false);
+        assert!(never.starts_with("at the first 4096 points; played again"), "{never}");
     }
 
     #[test]

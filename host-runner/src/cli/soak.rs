@@ -8,16 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::args::{SoakArgs, TestArgs};
+use super::args::{Color, SoakArgs, TestArgs};
 use super::begin::usage;
 use super::ground::{Ground, Survey};
 use super::plan::{self, Test};
-use super::run::{played, with_kernel_log};
+use super::run::played;
 use super::{End, Stop};
-use crate::isolate::time_limit;
 use crate::journal::{About, Header, Journal, Runs, now, revision};
 use crate::suite::Load;
-use crate::variation;
 
 /// What has been seen so far.
 #[derive(Default)]
@@ -34,6 +32,9 @@ struct Seen {
 
 pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
     let test = &args.test;
+    if let Some(option) = meaningless(test) {
+        return Err(Stop::Usage(format!("soak: {option} has no meaning here; it is an option of `test`")));
+    }
     let mut remarks = Vec::new();
     let mut survey = Survey::take(test, load)?;
     survey.ask_device(&mut remarks)?;
@@ -43,13 +44,13 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
         ..test.clone()
     };
     let mut tests = plan::tests(&varied, survey.profile.as_ref(), cases, &survey.host);
-    tests.retain(|test| plan::skip(cases, test, &survey.host, false).is_none());
+    tests.retain(|test| plan::skip(&*survey.suite, test, &survey.host, false).is_none());
     if tests.is_empty() {
         return Err(Stop::Nothing("nothing to play: no case matches, or this host can play none".to_owned()));
     }
     let seed = test.seed.unwrap_or_else(|| fastrand::u64(..));
     let journal = journal(&varied, &survey, seed)?;
-    let ground = Ground::prepare(test, &survey, &mut remarks);
+    let ground = Ground::prepare(test, &survey, test.forget, &mut remarks);
     let threads = test
         .test_threads
         .map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
@@ -78,6 +79,22 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
     soak.conclude(start.elapsed(), &remarks, !stray.is_empty())
 }
 
+/// An option on the command line that changes nothing here.
+fn meaningless(args: &TestArgs) -> Option<&'static str> {
+    let given = [
+        ("--list", args.list),
+        ("--format", args.format.is_some()),
+        ("--ignored", args.ignored),
+        ("--include-ignored", args.include_ignored),
+        ("--quiet", args.quiet),
+        ("--color", args.color != Color::Auto),
+        ("--logfile", args.logfile.is_some()),
+        ("--resume", args.resume.is_some()),
+        ("--mirror", args.mirror.is_some()),
+    ];
+    given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+}
+
 fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop> {
     let Survey { places, suite, host, waivers, .. } = survey;
     let header = Header {
@@ -89,9 +106,12 @@ fn journal(args: &TestArgs, survey: &Survey, seed: u64) -> Result<Journal, Stop>
         fingerprint: super::begin::fingerprint(places, &**suite, waivers)?,
         // Whatever comes: nothing is left to do when it is interrupted.
         selected: Vec::new(),
-        forced: args.include_ignored,
         partition: args.partition.map(|shard| shard.to_string()),
         begun: now(),
+        forced: false,
+        vary: plan::varies(args),
+        vary_depth: args.vary_depth,
+        forget: args.forget,
     };
     let path = Runs::in_folder(&places.runs).create().map_err(|error| usage(&places.runs, &error))?;
     Journal::create(&path, &header, None).map_err(|error| usage(&path, &error))
@@ -123,16 +143,13 @@ impl Soak<'_> {
 
     fn play(&self, test: &Test, seed: u64, again: &str) {
         let Survey { suite, waivers, .. } = self.survey;
-        let Ground { pool, kernel_log, timeout_scale } = self.ground;
         let Some(case) = suite.cases().get(test.index) else { return };
         // Plays of one test may overlap, and a journal has one line for each name.
         let name = format!("{}@{seed}", test.name);
-        let limit = time_limit(case, timeout_scale * f64::from(variation::slowness(&test.combo)));
+        let limit = self.ground.limit(case, &test.combo);
         let begun = self.journal.started(&name, limit);
         let start = Instant::now();
-        kernel_log.begin(&name);
-        let outcome = pool.play(&played(test, seed, None), limit, &mut |pid| kernel_log.started(&name, pid));
-        let outcome = with_kernel_log(outcome, kernel_log.end(&name));
+        let outcome = self.ground.play(&name, &played(test, seed, None), limit);
         let outcome = waivers.apply(&case.id, &test.combo, outcome);
         let command = format!("{again} --seed {seed} --exact {}", test.name);
         let about = || About::of(case, command.clone());

@@ -32,7 +32,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     let mut remarks = Vec::new();
     survey.ask_device(&mut remarks)?;
     let begun = begin(args, &survey)?;
-    let Ground { pool, kernel_log, timeout_scale } = Ground::prepare(args, &survey, &mut remarks);
+    let ground = Ground::prepare(args, &survey, begun.forget, &mut remarks);
     let Survey { suite, host, waivers, .. } = survey;
     let paint = match args.color {
         Color::Always => Paint::new(true),
@@ -41,15 +41,13 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
     let run = Arc::new(Run {
-        pool,
+        ground,
         suite,
-        kernel_log,
         journal: begun.journal,
         waivers,
         paint,
         again: args.again.clone(),
         progress: Progress::new(args, begun.todo.iter().map(|test| test.name.as_str())),
-        timeout_scale,
         seed: begun.seed,
         outcomes: Mutex::new(begun.done),
     });
@@ -62,7 +60,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
 }
 
 fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
-    let reason = plan::skip(run.suite.cases(), test, host, forced);
+    let reason = plan::skip(&*run.suite, test, host, forced);
     let unplayed = |verdict, reason| run.settle_unplayed(test, Outcome::new(verdict, reason));
     match reason {
         // nextest asks only for what the list did not mark; "ignored" would show as a pass there.
@@ -105,7 +103,7 @@ fn list(args: &TestArgs, survey: &Survey) {
     // Here the filters choose whether what would be skipped is listed.
     let all = TestArgs { ignored: false, ..args.clone() };
     let trials = plan::tests(&all, profile.as_ref(), cases, host).into_iter().map(|test| {
-        let reason = plan::skip(cases, &test, host, false);
+        let reason = plan::skip(&**suite, &test, host, false);
         if let Some(reason) = reason.as_ref().filter(|_| !test.combo.is_plain()) {
             // Where no reader of lists looks for tests.
             eprintln!("{}: {reason}", test.name);
@@ -147,8 +145,8 @@ fn conclude(
     mut remarks: Vec<String>,
     any_failed: bool,
 ) -> Result<End, Stop> {
-    let stray = run.kernel_log.stray();
-    if run.kernel_log.overrun() {
+    let stray = run.ground.kernel_log.stray();
+    if run.ground.kernel_log.overrun() {
         remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
     }
     if let Some(journal) = &run.journal {

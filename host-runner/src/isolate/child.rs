@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "fork and _exit have no safe form")]
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,15 +13,13 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{self, ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout};
 
+use crate::kernel_log::comm;
 use crate::outcome::{Outcome, Verdict};
 
 /// Private memory of a case's process, in bytes: guests have at most 64 MiB.
 const MOST_DATA: u64 = 1 << 30;
 /// Its address space: thread stacks and allocator arenas reserve much more than they use.
 const MOST_ADDRESS_SPACE: u64 = 16 << 30;
-
-/// Name of every case's process and, as they inherit it, of its threads: the kernel log prints it.
-pub(crate) const COMM: &CStr = c"exitspec-case";
 
 /// The parent's ends of a case's process.
 pub(super) struct Child {
@@ -70,7 +68,8 @@ fn restrict(parent: Pid, output: &OwnedFd) -> io::Result<()> {
     if unistd::getppid() != parent {
         return Err(io::Error::other("the worker is gone"));
     }
-    prctl::set_name(COMM)?;
+    // Threads inherit it, and processes that the case moves on to.
+    prctl::set_name(&CString::new(comm(unistd::getpid().as_raw()))?)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     setrlimit(Resource::RLIMIT_DATA, MOST_DATA, MOST_DATA)?;
     setrlimit(Resource::RLIMIT_AS, MOST_ADDRESS_SPACE, MOST_ADDRESS_SPACE)?;

@@ -24,7 +24,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::case::Vary;
 use crate::host::HostFacts;
+use crate::machine::Piece;
 use crate::outcome::{Outcome, Verdict};
 
 /// The first line: what was run, where, and with what.
@@ -53,6 +55,15 @@ pub struct Header {
     /// When the run began, as RFC 3339; empty in journals of runners that did not say.
     #[serde(default)]
     pub begun: String,
+    /// The perturbations that were asked for besides those in the tests' names.
+    #[serde(default)]
+    pub vary: Vec<Vary>,
+    /// How many of them together at most.
+    #[serde(default)]
+    pub vary_depth: u8,
+    /// What saving and restoring a VM leaves out.
+    #[serde(default)]
+    pub forget: Option<Piece>,
 }
 
 /// A line.

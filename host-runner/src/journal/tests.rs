@@ -17,6 +17,9 @@ fn header() -> Header {
         forced: true,
         partition: None,
         begun: now(),
+        vary: vec![Vary::Kick],
+        vary_depth: 1,
+        forget: None,
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Flight {
 
 /// The cases that a report belongs to, and a remark if that is a guess.
 ///
-/// A process or thread id in the report decides. Ids can be missing (an interrupt, a kernel thread)
+/// A process or thread id in the report decides, or the one in the process's name ([`comm`](super::comm)). Ids can be missing (an interrupt, a kernel thread)
 /// or be those of another PID namespace (a container); then all cases in flight are suspects.
 pub(super) fn attribute(
     report: &Report,

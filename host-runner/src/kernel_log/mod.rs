@@ -7,7 +7,7 @@ mod attribute;
 mod report;
 
 pub use attribute::Flight;
-pub use report::{Collector, Report};
+pub use report::{Collector, Report, comm};
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -194,6 +194,24 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(found[0][0].starts_with("WARNING: CPU: 1 PID: 41 at"), "{found:?}");
         assert!(log.stray().is_empty());
+    }
+
+    #[test]
+    fn a_report_of_a_process_that_is_gone_finds_the_case_that_it_was() {
+        let (log, mut writer, _folder) = log();
+        for (case, pid) in [("a.one", 40), ("a.two", 4_194_303)] {
+            log.begin(case);
+            log.started(case, pid);
+        }
+        // A live migration's second process, or a thread, of which nothing is left in /proc.
+        let warning = WARNING.replace("PID: 41", "PID: 99999999").replace("exitspec-case", &comm(4_194_303));
+        assert_ne!(warning, WARNING);
+        writer.write_all(warning.as_bytes()).unwrap();
+        assert!(log.end("a.one").is_empty());
+        let found = log.end("a.two");
+        assert_eq!(found.len(), 1);
+        assert!(!found[0].iter().any(|line| line.contains("names no")), "{found:?}");
+        assert!(comm(4_194_304).len() <= 15, "or the kernel cuts it");
     }
 
     #[test]

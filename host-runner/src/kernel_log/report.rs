@@ -4,6 +4,15 @@
 //! `mm/kasan/report.c`, `kernel/kcsan/report.c`, `lib/ubsan.c`, `kernel/locking/lockdep.c`,
 //! `kernel/rcu/tree_stall.h`, `kernel/watchdog.c`; records: Documentation/ABI/testing/dev-kmsg.
 
+/// The name of a case's process, which the kernel prints: its id is in there, so that a report of a thread, or of a
+/// process that the case has moved on to, names the case when that thread or process is long gone.
+pub fn comm(process: i32) -> String {
+    format!("{COMM}{process}")
+}
+
+/// What that name begins with: it has at most 15 bytes (TASK_COMM_LEN), and an id up to seven.
+const COMM: &str = "es-case-";
+
 /// Lines kept of one report. A report with this many lines is complete.
 const MOST_LINES: usize = 120;
 /// Characters kept of one line.
@@ -16,7 +25,7 @@ pub struct Report {
     pub title: String,
     /// Its text, bounded.
     pub lines: Vec<String>,
-    /// Ids of the threads that it names.
+    /// Ids of the threads and cases' processes that it names.
     pub pids: Vec<i32>,
 }
 
@@ -190,7 +199,7 @@ fn clip(text: &str) -> &str {
 }
 
 /// Thread ids in a line: `PID: 41 Comm:`, `by task 41`, `by task name/41`, `CPU#1: name/41`,
-/// `name/41 is trying to acquire`.
+/// `name/41 is trying to acquire`; and the one in the name of a case's process.
 fn pids(text: &str) -> Vec<i32> {
     let number = |text: &str| {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -204,7 +213,8 @@ fn pids(text: &str) -> Vec<i32> {
         .and_then(|rest| number(rest).or_else(|| named(rest.split(" on cpu").next().unwrap_or(rest))));
     let cpu = after("CPU#").and_then(|rest| rest.split_once(": ")).and_then(|(_, name)| named(name));
     let lockdep = text.split_once(" is trying to ").and_then(|(name, _)| named(name));
-    [after("PID: ").and_then(number), task, cpu, lockdep].into_iter().flatten().collect()
+    let comm = after(COMM).and_then(number);
+    [after("PID: ").and_then(number), task, cpu, lockdep, comm].into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ impl Machine<'_> {
                 vcpu.index
             )))
         };
-        let thread = std::thread::Builder::new().name("later".into()).spawn(body);
+        let thread = std::thread::Builder::new().spawn(body);
         self.later.push(thread.map_err(|error| TargetError::Harness(format!("a thread: {error}")))?);
         Ok(())
     }

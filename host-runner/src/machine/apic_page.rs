@@ -52,6 +52,18 @@ impl ApicPage {
     }
 }
 
+/// Forgets the pages that this process has from the one that it was forked from: those of that one's VM. What is found
+/// from here on is of a VM that was made here.
+pub fn disown_inherited() -> Result<(), TargetError> {
+    mapped().try_for_each(disown)
+}
+
+fn disown(at: usize) -> Result<(), TargetError> {
+    let Some(page) = NonNull::new(at as *mut u8) else { return Ok(()) };
+    // SAFETY: `mapped` has named it as a page that KVM made in the process before; nothing in this one uses it.
+    unsafe { munmap(page.cast(), PAGE) }.map_err(|error| failed("unmapping an inherited page", error))
+}
+
 /// Addresses of this process's mappings of one page of shared anonymous memory.
 fn mapped() -> impl Iterator<Item = usize> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
@@ -170,8 +182,9 @@ mod tests {
             page.cast::<u32>().as_ptr().add(1).write_volatile(0x40_00e7);
         }
         assert!(is_identity_map(at));
-        // SAFETY: made above; nobody uses it any more.
-        unsafe { munmap(page.cast(), PAGE) }.unwrap();
+        assert!(mapped().any(|page| page == at));
+        disown(at).unwrap();
+        assert!(!mapped().any(|page| page == at), "a page of another VM is not found");
         apic.churn(1).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use exitspec_protocol::EMULABLE_NOP;
 use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -145,5 +146,33 @@ pub fn load(memory: &Memory, gpa: u64, bytes: &[u8]) -> Result<(), TargetError> 
             "the payload wants {} bytes at {gpa:#x}, which is no RAM",
             bytes.len()
         )))
+    }
+}
+
+/// KVM's forced-emulation prefix, wherever the payload has a place for it.
+pub fn force_emulation(memory: &Memory, places: &[u64]) -> Result<(), TargetError> {
+    /// `__KVM_EMULATE_PREFIX` (`asm/emulate_prefix.h`): UD2, "kvm".
+    const PREFIX: [u8; EMULABLE_NOP.len()] = *b"\x0f\x0bkvm";
+    places.iter().try_for_each(|place| load(memory, *place, &PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_takes_the_place_of_its_nop_and_no_more() {
+        let memory = Memory::new(0x2000, false, &[]).unwrap();
+        load(&memory, 0x1ffb, &EMULABLE_NOP).unwrap();
+        load(&memory, 0xfff, &[0xcc; 7]).unwrap();
+        force_emulation(&memory, &[0x1000, 0x1ffb]).unwrap();
+        let read = |gpa, into: &mut [u8]| assert!(memory.read(gpa, into));
+        let (mut middle, mut end) = ([0; 7], [0; 5]);
+        read(0xfff, &mut middle);
+        read(0x1ffb, &mut end);
+        // UD2 (0F 0B), "kvm" in ASCII, as arch/x86/include/asm/emulate_prefix.h has it.
+        assert_eq!(middle, [0xcc, 0x0f, 0x0b, 0x6b, 0x76, 0x6d, 0xcc]);
+        assert_eq!(end, [0x0f, 0x0b, 0x6b, 0x76, 0x6d]);
+        assert!(force_emulation(&memory, &[0x1ffc]).is_err());
     }
 }

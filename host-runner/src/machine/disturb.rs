@@ -75,7 +75,7 @@ impl Disturbance {
             }
             Ok(())
         };
-        let thread = std::thread::Builder::new().name("disturb".into()).spawn(body);
+        let thread = std::thread::Builder::new().spawn(body);
         let thread = thread.map_err(|error| TargetError::Harness(format!("a disturbing thread: {error}")))?;
         Ok(Self { stop, thread: Some(thread), kicked, pinned })
     }

@@ -103,13 +103,8 @@ impl Memory {
     /// an SMM. Nothing is given to KVM yet.
     pub fn new(ram: u64, smm: bool, slots: &[SlotSpec]) -> Result<Self, TargetError> {
         let everywhere = if smm { BOTH } else { ORDINARY };
-        let memfd =
-            memfd_create(c"exitspec-guest", MFdFlags::MFD_CLOEXEC).map_err(|e| system("memfd_create", e))?;
         let total = ram + slots.iter().map(|slot| u64::from(slot.pages) * PAGE).sum::<u64>();
-        nix::unistd::ftruncate(&memfd, total.cast_signed())
-            .map_err(|e| system("ftruncate of guest memory", e))?;
-        let slots_to_be = Vec::with_capacity(1 + slots.len());
-        let mut memory = Self { memfd, slots: slots_to_be, watch: Mutex::new(None) };
+        let mut memory = Self::without_slots(total)?;
         memory.map("ram", 0, ram, 0, true, everywhere)?;
         for spec in slots {
             let flags = if spec.read_only { KVM_MEM_READONLY } else { 0 }
@@ -125,6 +120,15 @@ impl Memory {
             }
         }
         Ok(memory)
+    }
+
+    /// So many bytes, in which no slot is yet.
+    fn without_slots(total: u64) -> Result<Self, TargetError> {
+        let memfd =
+            memfd_create(c"exitspec-guest", MFdFlags::MFD_CLOEXEC).map_err(|e| system("memfd_create", e))?;
+        nix::unistd::ftruncate(&memfd, total.cast_signed())
+            .map_err(|e| system("ftruncate of guest memory", e))?;
+        Ok(Self { memfd, slots: Vec::new(), watch: Mutex::new(None) })
     }
 
     fn map(
@@ -178,12 +182,7 @@ impl Memory {
 
     /// Memory of the same slots with other host memory behind them, which holds these bytes.
     pub fn copy(&self, contents: &[u8]) -> Result<Self, TargetError> {
-        let memfd =
-            memfd_create(c"exitspec-guest", MFdFlags::MFD_CLOEXEC).map_err(|e| system("memfd_create", e))?;
-        nix::unistd::ftruncate(&memfd, contents.len().cast_signed() as i64)
-            .map_err(|e| system("ftruncate of guest memory", e))?;
-        let slots = Vec::with_capacity(self.slots.len());
-        let mut memory = Self { memfd, slots, watch: Mutex::new(None) };
+        let mut memory = Self::without_slots(contents.len() as u64)?;
         for old in &self.slots {
             memory.map(&old.name, old.gpa, old.len, old.flags, old.present, old.spaces)?;
             if let Some(new) = memory.slots.last_mut() {

@@ -106,6 +106,9 @@ impl<'h> Machine<'h> {
         for chunk in &image.chunks {
             load(&memory, chunk.gpa, &chunk.bytes)?;
         }
+        if spec.forced_emulation {
+            build::force_emulation(&memory, &image.emulable)?;
+        }
         load(&memory, image.params_gpa, params)?;
         let vm = new_vm(host, spec)?;
         memory.register(&vm)?;
@@ -225,7 +228,7 @@ impl Target for Machine<'_> {
         self.perform(action, places)
     }
 
-    fn perturb(&mut self, what: Perturb) -> Result<(), TargetError> {
+    fn perturb(&mut self, what: Perturb) -> Result<bool, TargetError> {
         self.disturbed(what)
     }
 

@@ -13,16 +13,16 @@ use crate::case::Churn;
 use crate::play::{Perturb, TargetError};
 
 impl Machine<'_> {
-    /// Does what a variation asks for.
-    pub(super) fn disturbed(&mut self, what: Perturb) -> Result<(), TargetError> {
-        match what {
+    /// Does what a variation asks for; `false` if the VM stays where it is.
+    pub(super) fn disturbed(&mut self, what: Perturb) -> Result<bool, TargetError> {
+        let done = match what {
             Perturb::SaveRestore => {
                 self.calm()?;
-                self.save_restore_if_complete()
+                return self.save_restore_if_complete();
             }
             Perturb::LiveMigration => {
                 self.calm()?;
-                self.migrate_live()
+                return self.migrate_live();
             }
             Perturb::ImmediateExit(cpu) => {
                 self.vcpu(cpu)?.ask_immediate_exit();
@@ -45,7 +45,8 @@ impl Machine<'_> {
                 self.bystanders = true;
                 build::bystanders(&self.vm)
             }
-        }
+        };
+        done.map(|()| true)
     }
 
     fn storm(&mut self, churn: Churn) -> Result<(), TargetError> {

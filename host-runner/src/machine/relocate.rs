@@ -12,6 +12,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
 use super::Machine;
+use super::apic_page;
 use super::banks::failed;
 use super::build::{self, new_vcpus, new_vm};
 use super::limit::Limit;
@@ -33,21 +34,22 @@ impl Machine<'_> {
     }
 
     /// As [`save_restore`](Self::save_restore). If completing what is half done causes an exit, that is left for the
-    /// next run to return, and the guest stays where it is.
-    pub(super) fn save_restore_if_complete(&mut self) -> Result<(), TargetError> {
+    /// next run to return, and the guest stays where it is: `false`.
+    pub(super) fn save_restore_if_complete(&mut self) -> Result<bool, TargetError> {
         if self.early.is_none() {
             self.early = self.complete()?;
         }
-        if self.early.is_none() { self.move_here() } else { Ok(()) }
+        if self.early.is_some() { Ok(false) } else { self.move_here().map(|()| true) }
     }
 
     /// The guest goes on in a child of this process, which never comes back from here: it ends as the child does.
-    pub(super) fn migrate_live(&mut self) -> Result<(), TargetError> {
+    /// `false` as for [`save_restore_if_complete`](Self::save_restore_if_complete).
+    pub(super) fn migrate_live(&mut self) -> Result<bool, TargetError> {
         if self.early.is_none() {
             self.early = self.complete()?;
         }
         if self.early.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let saved = snapshot::save(self.host, self.spec, &self.vm, &self.vcpus)?;
         let saved = postcard::to_stdvec(&saved)
@@ -73,6 +75,8 @@ impl Machine<'_> {
                 if getppid() != parent {
                     return Err(TargetError::Harness("the process that was migrated is gone".into()));
                 }
+                // KVM knows the parent's as its VM's, and this process would take them for those of its own.
+                apic_page::disown_inherited()?;
                 // The timer belongs to the parent.
                 std::mem::forget(std::mem::replace(&mut self.limit, Limit::new(self.budget)?));
                 let [saved, memory] = receive(receiver)
@@ -86,7 +90,7 @@ impl Machine<'_> {
                         self.seats[cpu] = Some(Seat::new(vcpu, self.budget, background)?);
                     }
                 }
-                Ok(())
+                Ok(true)
             }
         }
     }

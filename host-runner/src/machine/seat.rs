@@ -44,7 +44,7 @@ impl Seat {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("vcpu".into()).spawn(body);
+        let thread = std::thread::Builder::new().spawn(body);
         let thread = thread.map_err(|error| TargetError::Harness(format!("a vCPU thread: {error}")))?;
         let tid = name.recv().map_err(|_| died())?;
         Ok(Self { go: Some(go), exits, thread: Some(thread), tid, busy: false, background })

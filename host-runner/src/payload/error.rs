@@ -116,6 +116,15 @@ pub enum Fault {
     #[error("it has two scenarios called {name:?}; rename one")]
     ScenarioTwice { name: String },
 
+    #[error(
+        "its list of emulable instructions has {size:#x} bytes, not a multiple of 8; run `cargo xtask build`, guest and host differ"
+    )]
+    EmulableSize { size: usize },
+    #[error(
+        "it lists {address:#x} as a place for KVM's forced-emulation prefix, where the NOP for it is not; run `cargo xtask build`, guest and host differ"
+    )]
+    NotEmulable { address: u64 },
+
     #[error("{memory:#x} bytes of RAM cannot be laid out: {rule}")]
     Memory { memory: u64, rule: &'static str },
     #[error(

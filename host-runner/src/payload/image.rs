@@ -43,6 +43,9 @@ pub struct Image {
     pub stack: Range<u64>,
     /// All of RAM as the guest is told of it: sorted, gapless, no two neighbours of one kind.
     pub regions: Vec<MemoryRegion>,
+    /// Where KVM's forced-emulation prefix can be put, five bytes each: [`EMULABLE_NOP`](exitspec_protocol::EMULABLE_NOP)
+    /// is there.
+    pub emulable: Vec<u64>,
     /// The registers of the first vCPU.
     pub start: LongModeStart,
 }
@@ -110,7 +113,15 @@ pub(super) fn build(
     push(&mut chunks, layout.descriptors, &start.tables());
     push(&mut chunks, layout.boot_info, &boot_info::to_bytes(layout.boot_info, &facts, &regions));
     push(&mut chunks, layout.page_tables, &page_tables.to_bytes());
-    Ok(Image { memory, chunks, params_gpa: layout.params, stack: layout.stack, regions, start })
+    Ok(Image {
+        memory,
+        chunks,
+        params_gpa: layout.params,
+        stack: layout.stack,
+        regions,
+        emulable: Vec::new(),
+        start,
+    })
 }
 
 fn check_size(memory: u64) -> Result<(), Fault> {

@@ -7,6 +7,7 @@
 mod boot_info;
 mod config;
 mod elf;
+mod emulable;
 mod error;
 mod image;
 mod paging;
@@ -19,7 +20,7 @@ use std::io::Read;
 use std::mem::offset_of;
 use std::path::Path;
 
-use exitspec_protocol::{Name, SCENARIO_SECTION, ScenarioEntry};
+use exitspec_protocol::{EMULABLE_SECTION, Name, SCENARIO_SECTION, ScenarioEntry};
 
 use config::BootRequest;
 use elf::Elf;
@@ -45,6 +46,7 @@ pub struct Payload {
     request: BootRequest,
     scenarios: Vec<String>,
     symbols: Symbols,
+    emulable: Vec<u64>,
 }
 
 impl Payload {
@@ -77,7 +79,8 @@ impl Payload {
         let request = config::read(elf.section(config::SECTION)?)?;
         let scenarios = read_scenarios(elf.section(SCENARIO_SECTION)?.unwrap_or_default(), &segments)?;
         let symbols = elf.symbols(&segments)?;
-        Ok(Self { name: name.to_owned(), segments, entry, request, scenarios, symbols })
+        let emulable = emulable::read(elf.section(EMULABLE_SECTION)?.unwrap_or_default(), &segments)?;
+        Ok(Self { name: name.to_owned(), segments, entry, request, scenarios, symbols, emulable })
     }
 
     /// The payload's name: its file name, or what [`Payload::parse`] was given.
@@ -93,6 +96,11 @@ impl Payload {
     /// Its symbols.
     pub fn symbols(&self) -> &Symbols {
         &self.symbols
+    }
+
+    /// Addresses of the NOPs that can become KVM's forced-emulation prefix, sorted.
+    pub fn emulable(&self) -> &[u64] {
+        &self.emulable
     }
 
     /// The `len` bytes at `addr` as the file holds them; `None` unless all of them come from one segment's
@@ -119,6 +127,7 @@ impl Payload {
     /// Fails if `memory` is not a multiple of 4 KiB, exceeds [`MAX_MEMORY`], or is too small.
     pub fn image(&self, memory: u64) -> Result<Image, PayloadError> {
         image::build(&self.segments, self.entry, &self.request, memory)
+            .map(|image| Image { emulable: self.emulable.clone(), ..image })
             .map_err(|fault| PayloadError::new(&self.name, fault))
     }
 }

@@ -30,8 +30,8 @@ pub trait Target {
     /// Does a host action. `Err(Deviates)` from the actions that compare.
     fn act(&mut self, action: &Action, places: &dyn Places) -> Result<(), TargetError>;
 
-    /// Does what no guest may notice. `Err(Deviates)` if what it compares is not so.
-    fn perturb(&mut self, what: Perturb) -> Result<(), TargetError>;
+    /// Does what no guest may notice; `false` if it had to leave that. `Err(Deviates)` if what it compares is not so.
+    fn perturb(&mut self, what: Perturb) -> Result<bool, TargetError>;
 
     /// Reads guest-physical memory; `false` if no memslot with data is there.
     fn read_memory(&mut self, gpa: u64, into: &mut [u8]) -> bool;

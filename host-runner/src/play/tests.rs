@@ -54,8 +54,8 @@ impl Target for Fake {
             _ => Ok(()),
         }
     }
-    fn perturb(&mut self, _: Perturb) -> Result<(), TargetError> {
-        Ok(())
+    fn perturb(&mut self, _: Perturb) -> Result<bool, TargetError> {
+        Ok(true)
     }
     fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
         Ok(std::mem::take(&mut self.unclaimed))

@@ -226,6 +226,9 @@ mod tests {
             forced: false,
             partition: None,
             begun: String::new(),
+            vary: Vec::new(),
+            vary_depth: 1,
+            forget: None,
         };
         let outcome = |verdict, observed: &str| {
             let mismatch =

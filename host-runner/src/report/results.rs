@@ -235,6 +235,9 @@ mod tests {
             forced: false,
             partition: None,
             begun: "2026-01-01T00:00:00.000Z".into(),
+            vary: Vec::new(),
+            vary_depth: 1,
+            forget: None,
         };
         let path = folder.join("results.jsonl");
         let journal = Journal::create(&path, &header, None).unwrap();

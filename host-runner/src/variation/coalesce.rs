@@ -8,6 +8,6 @@ pub(super) struct Coalesce;
 
 impl Variation for Coalesce {
     fn begin(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        target.perturb(Perturb::Bystanders)
+        target.perturb(Perturb::Bystanders).map(drop)
     }
 }

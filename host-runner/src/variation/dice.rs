@@ -10,8 +10,8 @@ pub struct Dice {
     acted: Vec<u32>,
 }
 
-/// Most points that are remembered.
-const REMEMBERED: usize = 4096;
+/// Most points that are remembered. The dice go on to decide beyond them.
+pub const REMEMBERED: usize = 4096;
 
 impl Dice {
     /// Dice for one test, by its name.
@@ -38,13 +38,17 @@ impl Dice {
         if rng.f64() >= chance {
             return None;
         }
-        if self.acted.last() != Some(&self.point) && self.acted.len() < REMEMBERED {
-            self.acted.push(self.point);
-        }
         Some(rng)
     }
 
-    /// The points at which anything was done.
+    /// Something was done at this point.
+    pub fn note(&mut self) {
+        if self.acted.last() != Some(&self.point) && self.acted.len() < REMEMBERED {
+            self.acted.push(self.point);
+        }
+    }
+
+    /// The points at which anything was done; of more than [`REMEMBERED`] the first.
     pub fn acted(self) -> Vec<u32> {
         self.acted
     }
@@ -59,7 +63,11 @@ mod tests {
         let mut dice = Dice::new(seed, test, only.map(<[u32]>::to_vec));
         let choose = |dice: &mut Dice| {
             dice.next_point();
-            dice.acts(0, 0.5).map(|mut rng| rng.u32(..))
+            let chosen = dice.acts(0, 0.5).map(|mut rng| rng.u32(..));
+            if chosen.is_some() {
+                dice.note();
+            }
+            chosen
         };
         let chosen = (0..10).map(|_| choose(&mut dice)).collect();
         (chosen, dice.acted())
@@ -70,6 +78,34 @@ mod tests {
         assert_eq!(choices(1, "a.b~kick", None), choices(1, "a.b~kick", None));
         assert_ne!(choices(1, "a.b~kick", None), choices(2, "a.b~kick", None));
         assert_ne!(choices(1, "a.b~kick", None), choices(1, "a.c~kick", None));
+    }
+
+    #[test]
+    fn many_points_are_decided_though_not_all_are_remembered() {
+        let most = 20_000;
+        let decide = |only: Option<Vec<u32>>| {
+            let mut dice = Dice::new(1, "a.b~kick", only);
+            let mut chosen = Vec::new();
+            for point in 1..=most {
+                dice.next_point();
+                if let Some(mut rng) = dice.acts(0, 0.5) {
+                    dice.note();
+                    chosen.push((point, rng.u64(..)));
+                }
+            }
+            (chosen, dice.acted())
+        };
+        let (chosen, acted) = decide(None);
+        assert_eq!(acted.len(), REMEMBERED);
+        assert!(acted.iter().eq(chosen[..REMEMBERED].iter().map(|(point, _)| point)));
+        // About every other point to the end, and no choice comes again.
+        let late = chosen.iter().filter(|(point, _)| *point > most / 2).count();
+        assert!(late.abs_diff(most as usize / 4) < 500, "{late}");
+        let different: std::collections::BTreeSet<u64> = chosen.iter().map(|(_, choice)| *choice).collect();
+        assert_eq!(different.len(), chosen.len());
+        // A point beyond those that are remembered can be asked for.
+        let last = *chosen.last().unwrap();
+        assert_eq!(decide(Some(vec![last.0])), (vec![last], vec![last.0]));
     }
 
     #[test]

@@ -22,7 +22,10 @@ impl Dirty {
     }
 
     fn harvest(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
-        if std::mem::take(&mut self.logging) { target.perturb(Perturb::HarvestDirty) } else { Ok(()) }
+        if std::mem::take(&mut self.logging) {
+            target.perturb(Perturb::HarvestDirty)?;
+        }
+        Ok(())
     }
 }
 

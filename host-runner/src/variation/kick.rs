@@ -23,11 +23,12 @@ impl Variation for Kick {
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
         let Some(mut rng) = point.acts(0.7) else { return Ok(()) };
         let cpu = point.cpu;
-        match rng.u8(..3) {
-            0 => point.perturb(Perturb::ImmediateExit(cpu)),
-            1 => point.perturb(Perturb::Signal(cpu, Delivery::Now)),
-            _ => point.perturb(Perturb::Storm(Churn::Kick)),
-        }
+        let how = match rng.u8(..3) {
+            0 => Perturb::ImmediateExit(cpu),
+            1 => Perturb::Signal(cpu, Delivery::Now),
+            _ => Perturb::Storm(Churn::Kick),
+        };
+        point.perturb(how).map(drop)
     }
 
     fn at_exit(&mut self, _: usize, exit: &Exit, _: &mut dyn Target) -> Result<Whose, TargetError> {

@@ -19,7 +19,7 @@ impl Variation for Migrate {
 
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
         match point.acts(0.7) {
-            Some(_) => point.perturb(Perturb::Storm(Churn::Migrate)),
+            Some(_) => point.perturb(Perturb::Storm(Churn::Migrate)).map(drop),
             None => Ok(()),
         }
     }

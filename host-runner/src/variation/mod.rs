@@ -7,10 +7,13 @@ mod coalesce;
 mod cpuid_min;
 mod dice;
 mod dirty;
+mod emulate;
 mod irqchip;
 mod kick;
 mod memslot_churn;
 mod migrate;
+#[cfg(test)]
+mod nops;
 mod page_churn;
 mod relocate;
 mod single_step;
@@ -20,10 +23,11 @@ mod varied;
 
 pub use varied::Varied;
 
-use crate::case::{Case, Combo, MachineSpec, Requires, Vary};
+use crate::case::{Case, Combo, MachineSpec, Pio, Requires, Vary};
 use crate::exit::Exit;
 use crate::play::{Perturb, Target, TargetError};
 use dice::Dice;
+pub use dice::REMEMBERED;
 
 /// One perturbation. Every method has the default of doing nothing.
 pub trait Variation {
@@ -46,6 +50,11 @@ pub trait Variation {
     /// Changes the VM that is built.
     fn machine(&self, case: &Case, spec: &mut MachineSpec) {
         let _ = (case, spec);
+    }
+
+    /// How KVM does port I/O then, if that changes.
+    fn pio(&self) -> Option<Pio> {
+        None
     }
 
     /// Once, before the first KVM_RUN.
@@ -101,9 +110,13 @@ impl Point<'_> {
         self.dice.acts(self.variation, chance)
     }
 
-    /// Does something to the VM.
-    pub fn perturb(&mut self, what: Perturb) -> Result<(), TargetError> {
-        self.target.perturb(what)
+    /// Does something to the VM; the point counts as one unless nothing was done, which is `false`.
+    pub fn perturb(&mut self, what: Perturb) -> Result<bool, TargetError> {
+        let done = self.target.perturb(what);
+        if done != Ok(false) {
+            self.dice.note();
+        }
+        done
     }
 }
 
@@ -123,6 +136,7 @@ fn make(vary: Vary) -> Box<dyn Variation> {
         Vary::IrqchipKernel => Box::new(irqchip::InKernel(crate::case::Irqchip::Kernel)),
         Vary::CpuidMin => Box::new(cpuid_min::CpuidMin),
         Vary::Coalesce => Box::new(coalesce::Coalesce),
+        Vary::Emulate => Box::new(emulate::Emulate),
     }
 }
 
@@ -160,6 +174,11 @@ pub fn excluded(case: &Case, combo: &Combo) -> Option<String> {
 /// What these perturbations need of a host.
 pub fn requires(combo: &Combo) -> impl Iterator<Item = Requires> {
     combo.varies().iter().map(|vary| make(*vary).requires())
+}
+
+/// How KVM does port I/O under these perturbations, on a host that does it like this.
+pub fn pio(combo: &Combo, host: Pio) -> Pio {
+    combo.varies().iter().find_map(|vary| make(*vary).pio()).unwrap_or(host)
 }
 
 /// How many times longer a case may take under these perturbations.

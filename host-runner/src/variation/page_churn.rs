@@ -21,10 +21,7 @@ impl Variation for PageChurn {
 
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
         let Some(mut rng) = point.acts(0.8) else { return Ok(()) };
-        if rng.bool() {
-            point.perturb(Perturb::Storm(Churn::Pages))
-        } else {
-            point.perturb(Perturb::Pages(rng.u32(..)))
-        }
+        let how = if rng.bool() { Perturb::Storm(Churn::Pages) } else { Perturb::Pages(rng.u32(..)) };
+        point.perturb(how).map(drop)
     }
 }

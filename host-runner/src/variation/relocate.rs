@@ -46,8 +46,7 @@ impl Variation for Relocate {
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
         let chance = if self.how == Perturb::LiveMigration { 0.2 } else { 1.0 };
         if self.left > 0 && point.acts(chance).is_some() {
-            self.left -= 1;
-            point.perturb(self.how)?;
+            self.left -= u32::from(point.perturb(self.how)?);
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ impl Variation for Threads {
     fn before_run(&mut self, point: &mut Point<'_>) -> Result<(), TargetError> {
         let cpu = point.cpu;
         match point.acts(1.0) {
-            Some(_) => point.perturb(Perturb::NewThread(cpu)),
+            Some(_) => point.perturb(Perturb::NewThread(cpu)).map(drop),
             None => Ok(()),
         }
     }

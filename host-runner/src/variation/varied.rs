@@ -104,7 +104,7 @@ impl<T: Target> Target for Varied<'_, T> {
         self.target.act(action, places)
     }
 
-    fn perturb(&mut self, what: Perturb) -> Result<(), TargetError> {
+    fn perturb(&mut self, what: Perturb) -> Result<bool, TargetError> {
         self.target.perturb(what)
     }
 
@@ -118,5 +118,33 @@ impl<T: Target> Target for Varied<'_, T> {
             variation.finish(self.target)?;
         }
         self.target.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Vary;
+    use crate::variation::nops::Nops;
+
+    /// The points that count in so many runs of a VM that stays where it is in these of its relocations.
+    fn acted(vary: Vary, runs: u32, stays: &[u32]) -> Vec<u32> {
+        let mut guest = Nops::staying(stays);
+        let mut varied = Varied::new(&mut guest, &Combo::new(vec![vary]), "a.b", 1, None);
+        for _ in 0..runs {
+            assert_eq!(varied.run(0), Ok(Exit::Hlt {}));
+        }
+        varied.acted()
+    }
+
+    #[test]
+    fn a_point_counts_if_something_was_done() {
+        assert_eq!(acted(Vary::SaveRestore, 4, &[]), [1, 2, 3, 4]);
+        assert_eq!(acted(Vary::SaveRestore, 4, &[0, 2]), [2, 4], "the VM could not be moved");
+        // Eight live migrations that were made, not eight that were wanted.
+        let all = acted(Vary::LiveMigration, 200, &[]);
+        assert_eq!(all.len(), 8);
+        assert_eq!(acted(Vary::LiveMigration, 200, &[1, 3])[..2], [all[0], all[2]]);
+        assert_eq!(acted(Vary::LiveMigration, 200, &[1, 3]).len(), 8);
     }
 }

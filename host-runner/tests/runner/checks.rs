@@ -27,8 +27,9 @@ use crate::shards::{
 };
 use crate::variations::{
     a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
-    a_soak_tells_a_deviation_once_and_counts_it, tests_are_named_and_counted, waivers_know_variations,
-    what_is_left_out_says_why,
+    a_resumed_run_forgets_what_it_was_begun_with, a_seed_decides_everything,
+    a_soak_refuses_what_it_would_ignore, a_soak_tells_a_deviation_once_and_counts_it,
+    tests_are_named_and_counted, waivers_know_variations, what_is_left_out_says_why,
 };
 
 pub(crate) fn all() -> Vec<Trial> {
@@ -83,6 +84,9 @@ pub(crate) fn all() -> Vec<Trial> {
         reports_are_written_at_the_end_of_a_run,
         where_reports_go,
         mistakes_of_manifests_are_reported,
+        a_soak_refuses_what_it_would_ignore,
+        a_resumed_run_forgets_what_it_was_begun_with,
+        a_seed_decides_everything,
     ]
 }
 
@@ -164,6 +168,14 @@ fn a_kernel_report_fails_its_case() {
     lab.run(&[&log]).ends(1).says("the kernel reported: WARNING: CPU: 0 PID: ").says("end trace");
     assert_eq!(lab.verdict("t.warning"), Verdict::Fail);
     assert_eq!(lab.verdict("t.pass"), Verdict::Pass);
+    // Threads, and processes that it has moved on to, have its name.
+    let lab = Lab::new("t.moved");
+    let kmsg = lab.path("kmsg");
+    nix::unistd::mkfifo(&kmsg, Mode::S_IRWXU).unwrap();
+    lab.run(&[&format!("--kernel-log={}", kmsg.display())]).ends(1).says("Comm: es-case-");
+    let evidence = &lab.outcomes()["t.moved"].evidence;
+    let log = &evidence.as_ref().unwrap().kernel_log;
+    assert!(!log.iter().any(|line| line.contains("names no")), "{log:?}");
     Lab::new("t.pass").run(&["--kernel-log=/nonexistent/kmsg"]).ends(0).says("the kernel log is not watched");
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use exitspec::case::{Basis, Budget, Case, MachineSpec, Place, Requires, Vary};
+use exitspec::case::{Basis, Budget, Case, Combo, MachineSpec, Place, Requires, Vary};
 use exitspec::host::{DeviceFacts, HostFacts, Unusable};
 use exitspec::outcome::{Evidence, Outcome, Verdict};
 use exitspec::suite::{Play, RunContext, Sources, Suite};
@@ -103,7 +103,12 @@ impl Suite for Fake {
         }
     }
 
-    fn run(&self, play: &Play, _: &RunContext) -> Outcome {
+    fn excluded(&self, case: &Case, combo: &Combo) -> Option<String> {
+        let unfit = case.id.contains("unfit") && combo.varies().contains(&Vary::Threads);
+        unfit.then(|| "not under threads: its payload is unfit".to_owned())
+    }
+
+    fn run(&self, play: &Play, context: &RunContext) -> Outcome {
         let case = play.case;
         note("played", &format!("{}\n", play.combo.test_name(&case.id)));
         let behaviour = case.id.rsplit('.').next().unwrap();
@@ -113,6 +118,14 @@ impl Suite for Fake {
                 let evidence = Evidence { perturbed: (1..=8).collect(), ..Evidence::default() };
                 Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, "rax is 0x7") }
             }
+            "forgetting" => Outcome::new(
+                Verdict::Fail,
+                context
+                    .forget
+                    .map_or("forgets nothing".into(), |piece| format!("forgets {piece:?}").to_lowercase()),
+            ),
+            // Runs a target that exits at once, perturbed as the seed says.
+            "diced" if !play.combo.is_plain() => crate::stub::diced(play),
             "fail" => Outcome::new(Verdict::Fail, "rax is 0x7"),
             "error" => Outcome::new(Verdict::Error, "the case is broken"),
             "hostile" => hostile(),
@@ -150,6 +163,19 @@ impl Suite for Fake {
                 while !Path::new(&std::env::var_os(SCRATCH).unwrap()).join("gate.open").exists() {
                     std::thread::sleep(Duration::from_millis(5));
                 }
+                Outcome::pass()
+            }
+            // The report names a thread that is gone, and the name that it had.
+            "moved" => {
+                let comm = std::thread::spawn(|| std::fs::read_to_string("/proc/thread-self/comm"));
+                let comm = comm.join().unwrap().unwrap();
+                let text = format!(
+                    "4,1,1,-;WARNING: CPU: 0 PID: 99999999 at arch/x86/kvm/x86.c:1 f+0x1/0x2 [kvm]\n\
+                     4,2,2,-;CPU: 0 UID: 0 PID: 99999999 Comm: {} Not tainted\n\
+                     4,3,3,-;---[ end trace 0000000000000000 ]---\n",
+                    comm.trim_end()
+                );
+                note("kmsg", &text);
                 Outcome::pass()
             }
             "warning" => {

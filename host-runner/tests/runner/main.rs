@@ -10,6 +10,7 @@ mod fake;
 mod lab;
 mod reports;
 mod shards;
+mod stub;
 mod variations;
 
 use std::process::ExitCode;

@@ -39,6 +39,13 @@ pub(crate) fn what_is_left_out_says_why() {
     let listed = lab.run(&["--vary=kick,threads", "--list"]);
     assert!(listed.err.contains("t.excepts-kick~kick: not under kick: it says so"), "{}", listed.err);
     assert!(listed.out.contains("t.excepts-kick~threads: test"), "{}", listed.out);
+    // The suite knows of payloads, and is asked, too.
+    let lab = Lab::new("t.unfit");
+    lab.run(&["--vary=kick,threads"])
+        .ends(0)
+        .says("2 passed")
+        .says("not under threads: its payload is unfit");
+    assert_eq!(lab.verdict("t.unfit~threads"), Verdict::Skip);
 }
 
 pub(crate) fn waivers_know_variations() {
@@ -59,9 +66,57 @@ pub(crate) fn a_killed_run_goes_on_with_its_variations() {
     let kept: Vec<&str> =
         text.lines().filter(|line| !line.contains("\"t.pass2~kick\"") || line.contains("header")).collect();
     fs::write(&journal, kept.join("\n") + "\n").unwrap();
-    lab.run(&["--resume"]).ends(0).says("4 passed");
+    // It is as it was begun, or it is refused.
+    lab.run(&["--resume", "--vary=threads"]).ends(2).says("its --vary is kick\n");
+    lab.run(&["--resume", "--vary-depth=2"]).ends(2).says("its --vary-depth is 1\n");
+    lab.run(&["--resume", "--forget=tsc"]).ends(2).says("it has no --forget\n");
+    assert_eq!(lab.runs().len(), 4);
+    lab.run(&["--resume", "--vary=kick", "--vary-depth=1"]).ends(0).says("4 passed");
     assert_eq!(lab.runs().last().unwrap(), "t.pass2~kick");
     assert_eq!(lab.runs().len(), 5);
+}
+
+pub(crate) fn a_resumed_run_forgets_what_it_was_begun_with() {
+    let lab = Lab::new("t.pass1,t.forgetting");
+    lab.run(&["--forget=tsc", "--test-threads=1"]).ends(1);
+    let journal = lab.journal();
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+    lab.run(&["--resume"]).ends(1).says("forgets tsc");
+    lab.run(&["--resume", "--forget=pit"]).ends(2).says("its --forget is tsc\n");
+}
+
+pub(crate) fn a_seed_decides_everything() {
+    // The same tests, in the same order, at the same points, with the same outcomes.
+    let played = |seed: &str| {
+        let lab = Lab::new("t.pass1,t.diced1,t.diced2,t.diced3,t.at-five");
+        lab.run(&["--vary=kick,threads", "--test-threads=1", seed]).ends(1);
+        let outcomes = lab.outcomes();
+        let points = |name: &str| outcomes[name].evidence.as_ref().map(|evidence| evidence.perturbed.clone());
+        assert!(points("t.diced1~kick").unwrap().len() > 2, "{outcomes:?}");
+        assert_ne!(points("t.diced1~kick"), points("t.diced2~kick"));
+        (lab.runs(), outcomes)
+    };
+    let first = played("--seed=11");
+    assert_eq!(first, played("--seed=11"));
+    assert_ne!(first.1, played("--seed=12").1);
+}
+
+pub(crate) fn a_soak_refuses_what_it_would_ignore() {
+    let lab = Lab::new("t.pass1");
+    for option in
+        ["--list", "--format=terse", "--ignored", "--include-ignored", "--quiet", "--color=never", "--resume"]
+    {
+        let name = option.split('=').next().unwrap();
+        let ran = lab.run(&["soak", "--for=1s", option]);
+        ran.ends(2).says(&format!("{name} has no meaning here"));
+    }
+    for option in
+        [format!("--logfile={}", lab.path("l").display()), format!("--mirror={}", lab.path("m").display())]
+    {
+        lab.run(&["soak", "--for=1s", &option]).ends(2).says("has no meaning here");
+    }
+    assert!(lab.runs().is_empty());
 }
 
 pub(crate) fn a_soak_tells_a_deviation_once_and_counts_it() {

@@ -61,6 +61,7 @@ pub(super) struct Elf {
     pub(super) symbols: Vec<Symbol>,
     pub(super) config: Option<Vec<u8>>,
     pub(super) scenarios: Vec<u8>,
+    pub(super) emulable: Vec<u8>,
 }
 
 impl Elf {
@@ -97,11 +98,12 @@ impl Elf {
         let (symtab, strtab) = self.symbol_sections();
         let config = self.config.clone().unwrap_or_default();
         let config_name = if self.config.is_some() { ".bootloader-config" } else { ".comment" };
-        let sections: [Section<'_>; 6] = [
+        let sections: [Section<'_>; 7] = [
             ("", 0, 0, 0, 0, &[]),
             (config_name, 1, 0, 0, 0, &config),
             (".exitspec.scenarios", 1, 0, 0, 0, &self.scenarios),
-            (".symtab", 2, 4, 1, 24, &symtab),
+            (".exitspec.emulable", 1, 0, 0, 0, &self.emulable),
+            (".symtab", 2, 5, 1, 24, &symtab),
             (".strtab", 3, 0, 0, 0, &strtab),
             (".shstrtab", 3, 0, 0, 0, &[]),
         ];
@@ -128,7 +130,7 @@ impl Elf {
         put(&mut out, 24, &self.entry.to_le_bytes());
         put(&mut out, E_PHOFF, &(PHDR as u64).to_le_bytes());
         put(&mut out, E_SHOFF, &shoff.to_le_bytes());
-        for (index, field) in [64, PHDR_SIZE as u16, self.loads.len() as u16, 64, 6, 5].iter().enumerate() {
+        for (index, field) in [64, PHDR_SIZE as u16, self.loads.len() as u16, 64, 7, 6].iter().enumerate() {
             put(&mut out, 52 + 2 * index, &field.to_le_bytes());
         }
         out

@@ -1,7 +1,7 @@
 //! What a payload tells without being booted: scenarios, symbols, bytes, instructions.
 
 use super::elf_builder::{Elf, SHN_ABS, STT_FUNC, STT_NOTYPE, Symbol};
-use super::{parse, sample};
+use super::{MEMORY, parse, sample};
 use crate::payload::{MAX_FILE, Payload, SymbolError};
 
 fn with_symbols() -> Elf {
@@ -26,6 +26,30 @@ fn scenarios_come_in_the_order_of_the_file() {
     let payload = parse(&sample());
     assert_eq!(payload.scenarios().collect::<Vec<_>>(), ["first", "second"]);
     assert_eq!(payload.name(), "sample");
+}
+
+#[test]
+fn places_for_a_prefix_are_nops_in_code() {
+    let nop = [0x66, 0x0f, 0x1f, 0x40, 0];
+    let mut elf = sample();
+    assert!(parse(&elf).emulable().is_empty());
+    elf.loads[1].content[0x100..0x105].copy_from_slice(&nop);
+    elf.loads[1].content[0x17fb..].copy_from_slice(&nop);
+    elf.loads[3].content[..5].copy_from_slice(&nop);
+    let listed = |places: &[u64]| places.iter().flat_map(|place| place.to_le_bytes()).collect::<Vec<_>>();
+    elf.emulable = listed(&[0x20_17fb, 0x20_0100]);
+    let payload = parse(&elf);
+    assert_eq!(payload.emulable(), [0x20_0100, 0x20_17fb]);
+    assert_eq!(payload.image(MEMORY).unwrap().emulable, payload.emulable());
+    // Not quite there, behind the code, in data, nowhere.
+    for place in [0x20_0101, 0x20_17fc, 0x20_3000, u64::MAX] {
+        elf.emulable = listed(&[0x20_0100, place]);
+        let error = Payload::parse("sample", &elf.build()).unwrap_err().to_string();
+        assert!(error.contains(&format!("lists {place:#x} as a place")), "{error}");
+    }
+    elf.emulable.pop();
+    let error = Payload::parse("sample", &elf.build()).unwrap_err().to_string();
+    assert!(error.contains("has 0xf bytes, not a multiple of 8"), "{error}");
 }
 
 #[test]
