@@ -4,6 +4,7 @@ mod bed;
 mod build;
 mod ci;
 mod kernel;
+mod prove;
 mod schema;
 mod soak;
 mod test;
@@ -30,6 +31,8 @@ enum Verb {
     Soak(soak::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
+    /// Seed bugs into KVM, one at a time, and show which case catches each.
+    Prove(prove::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Soak(args) => soak::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Prove(args) => prove::run(&args),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };

@@ -55,23 +55,9 @@ fn home(series: &str, folder: &Path) -> PathBuf {
 }
 
 fn build(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
-    if !apt::is_here() {
-        bail!(
-            "the small kernel is built from Debian's source, which is fetched by apt, and that is not here; name a kernel of your own by --kernel PATH"
-        );
-    }
-    install_tools(folder)?;
     let place = folder.join("build").join(format!("small-{series}"));
     let named = || format!("cannot build in {}", place.display());
-    // What an interrupted build has left.
-    remove(&place).with_context(named)?;
-    fs::create_dir_all(&place).with_context(named)?;
-    eprintln!("fetching the source of Debian's Linux {series}");
-    let package = format!("linux-source-{series}");
-    let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, &place))?;
-    let tree = unpack(&deb, &place, &package)?;
-    eprintln!("building a small Linux {series}: this takes some minutes, once");
-    make(&tree, series, &place)?;
+    let tree = build_tree(series, folder, &place)?;
     let draft = place.join("kernel");
     let keep = || -> io::Result<()> {
         fs::create_dir_all(&draft)?;
@@ -90,7 +76,48 @@ fn build(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
     remove(&place).with_context(named)
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
+/// Fetches the source into `place` and builds it there, whatever was there before; the tree. `folder` keeps apt's lists.
+pub(crate) fn build_tree(series: &str, folder: &Path, place: &Path) -> anyhow::Result<PathBuf> {
+    if !apt::is_here() {
+        bail!(
+            "the small kernel is built from Debian's source, which is fetched by apt, and that is not here; name a kernel of your own by --kernel PATH"
+        );
+    }
+    install_tools(folder)?;
+    let named = || format!("cannot build in {}", place.display());
+    // What an interrupted build has left.
+    remove(place).with_context(named)?;
+    fs::create_dir_all(place).with_context(named)?;
+    eprintln!("fetching the source of Debian's Linux {series}");
+    let package = package(series);
+    let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, place))?;
+    let tree = unpack(&deb, place, &package)?;
+    fs::remove_file(&deb).with_context(named)?;
+    eprintln!("building a small Linux {series}: this takes some minutes, once");
+    make(&tree, series, place)?;
+    Ok(tree)
+}
+
+/// Whether a tree of [`build_tree`] in this place is whole, and of the configuration as it is now.
+pub(crate) fn built_tree(series: &str, place: &Path) -> Option<PathBuf> {
+    let made_of = fs::read_to_string(place.join(MADE_OF)).ok()?;
+    let tree = place.join(package(series));
+    (made_of == FRAGMENT && tree.join("vmlinux").is_file()).then_some(tree)
+}
+
+/// Makes what `targets` name in a tree of [`build_tree`] anew; the end of what the compiler said if it does not.
+pub(crate) fn make_again(tree: &Path, log: &Path, targets: &[&str]) -> anyhow::Result<()> {
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let jobs = format!("-j{jobs}");
+    run_make(tree, None, log, &[&["-s", &jobs], targets].concat())
+}
+
+/// The package of a series' source, and the folder in it.
+fn package(series: &str) -> String {
+    format!("linux-source-{series}")
+}
+
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -151,25 +178,11 @@ fn unpack(deb: &Path, place: &Path, package: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
-    let fragment = place.join(MADE_OF);
+    // It gets its name in the end, so that it tells a whole build.
+    let (fragment, made_of) = (place.join("fragment"), place.join(MADE_OF));
     fs::write(&fragment, FRAGMENT).with_context(|| fragment.display().to_string())?;
     let log = place.join("build.log");
-    let run = |arguments: &[&str]| -> anyhow::Result<()> {
-        let log_file = File::options().create(true).append(true).open(&log);
-        let log_file = log_file.with_context(|| log.display().to_string())?;
-        let mut command = Command::new("make");
-        command.current_dir(tree).arg("ARCH=x86_64").args(arguments).env("KCONFIG_ALLCONFIG", &fragment);
-        // The same source gives the same kernel, whoever builds it.
-        command.env("KBUILD_BUILD_USER", "exitspec").env("KBUILD_BUILD_HOST", "bed");
-        command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        if !command.status().context("cannot start make")?.success() {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let lines: Vec<_> = text.lines().collect();
-            let last = lines[lines.len().saturating_sub(20)..].join("\n    ");
-            bail!("the kernel does not build; {} ends with\n    {last}", log.display());
-        }
-        Ok(())
-    };
+    let run = |arguments: &[&str]| run_make(tree, Some(&fragment), &log, arguments);
     run(&["-s", "allnoconfig"])?;
     let config = tree.join(".config");
     let config = fs::read_to_string(&config).with_context(|| config.display().to_string())?;
@@ -178,7 +191,28 @@ fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
         bail!("Linux {series} does not take what bed.config says of {}", lost.join(", "));
     }
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    run(&["-s", &format!("-j{jobs}"), "vmlinux", "modules"])
+    run(&["-s", &format!("-j{jobs}"), "vmlinux", "modules"])?;
+    fs::rename(&fragment, &made_of).with_context(|| made_of.display().to_string())
+}
+
+fn run_make(tree: &Path, config: Option<&Path>, log: &Path, arguments: &[&str]) -> anyhow::Result<()> {
+    let log_file = File::options().create(true).append(true).open(log);
+    let log_file = log_file.with_context(|| log.display().to_string())?;
+    let mut command = Command::new("make");
+    command.current_dir(tree).arg("ARCH=x86_64").args(arguments);
+    if let Some(config) = config {
+        command.env("KCONFIG_ALLCONFIG", config);
+    }
+    // The same source gives the same kernel, whoever builds it.
+    command.env("KBUILD_BUILD_USER", "exitspec").env("KBUILD_BUILD_HOST", "bed");
+    command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
+    if !command.status().context("cannot start make")?.success() {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n    ");
+        bail!("the kernel does not build; {} ends with\n    {last}", log.display());
+    }
+    Ok(())
 }
 
 /// The symbols of the fragment that a configuration has otherwise.

@@ -1,0 +1,148 @@
+//! What was found, for a terminal and as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::bugs::{Bug, Proof};
+use super::journal::{Record, Trial};
+use super::verdict::{InBed, Judged, Sight, Verdict, judge};
+use super::workshop;
+use crate::bed::kind::Kind;
+
+/// Every bug with what became of it.
+pub(crate) type Found<'a> = Vec<(&'a Bug, Judged)>;
+
+/// What a journal says of these bugs, the newest word of each bed; of bugs that were written otherwise then, nothing.
+pub(crate) fn found<'a>(bugs: impl IntoIterator<Item = &'a Bug>, records: &[Record]) -> Found<'a> {
+    let judged = bugs.into_iter().map(|bug| {
+        let edits = workshop::name_of(&bug.edits);
+        let mut trials: BTreeMap<Kind, &Trial> = BTreeMap::new();
+        let mut unbuildable = false;
+        for record in records {
+            match record {
+                Record::Unbuildable { bug: id, edits: those, .. } if *id == bug.id && *those == edits => {
+                    unbuildable = true;
+                }
+                Record::Trial(trial) if trial.bug == bug.id && trial.edits == edits && fits(bug, trial) => {
+                    unbuildable = false;
+                    let best = trials.entry(trial.setting.bed).or_insert(trial);
+                    // Of the same suite the run of more cases says more.
+                    if best.setting != trial.setting || trial.asked.len() >= best.asked.len() {
+                        *best = trial;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let trials: Vec<&Trial> = trials.into_values().collect();
+        (bug, judge(bug, unbuildable, &trials))
+    });
+    judged.collect()
+}
+
+/// Whether a run still says what is asked of the bug.
+fn fits(bug: &Bug, trial: &Trial) -> bool {
+    let bed = trial.setting.bed;
+    let params = bug.params.get(&bed).cloned().unwrap_or_default().to_string();
+    bug.beds.contains(&bed)
+        && params == trial.setting.params
+        && bug.expected(bed).iter().all(|case| trial.asked.contains(case))
+}
+
+/// A bug in one bed, as it is told while the run goes on.
+pub(super) fn line(bug: &Bug, bed: Kind, found: &InBed) -> String {
+    let mut caught = Vec::new();
+    let mut rest = Vec::new();
+    for (case, sight) in &found.expected {
+        match sight {
+            Sight::Fails | Sight::Crash => caught.push(case.as_str()),
+            Sight::Holds => rest.push(format!("{case} holds")),
+            Sight::Skipped => rest.push(format!("{case} is skipped")),
+            Sight::Void => rest.push(format!("{case} says nothing")),
+        }
+    }
+    let mut line = format!("{}  {bed}  ", bug.id);
+    line +=
+        &if caught.is_empty() { "nothing".to_owned() } else { format!("caught by {}", caught.join(", ")) };
+    if !rest.is_empty() {
+        line += &format!("; {}", rest.join(", "));
+    }
+    if !found.others.is_empty() {
+        let others: Vec<&str> = found.others.iter().map(String::as_str).collect();
+        line += &format!("; and by {}", others.join(", "));
+    }
+    for remark in &found.remarks {
+        line += &format!("\n    {remark}");
+    }
+    line
+}
+
+/// How many bugs there are of each verdict.
+pub(crate) fn counts(found: &Found<'_>) -> BTreeMap<Verdict, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, judged) in found {
+        *counts.entry(judged.verdict).or_default() += 1;
+    }
+    counts
+}
+
+/// The end of a run for people.
+pub(crate) fn text(found: &Found<'_>) -> String {
+    let mut text = String::new();
+    for (bug, judged) in found.iter().filter(|(_, judged)| !judged.verdict.is_good()) {
+        text += &format!("{}: {} ({})\n", bug.id, judged.verdict.words(), bug.place);
+    }
+    let counts = counts(found);
+    let counts: Vec<_> = counts.iter().map(|(verdict, n)| format!("{n} {}", verdict.words())).collect();
+    text += &format!("{} bugs: {}\n", found.len(), counts.join(", "));
+    text
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    version: u32,
+    bugs: Vec<JsonBug<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonBug<'a> {
+    id: &'a str,
+    family: &'a str,
+    breaks: &'a str,
+    undoes: Option<&'a str>,
+    unobservable: Option<&'a str>,
+    verdict: Verdict,
+    beds: BTreeMap<Kind, JsonBed<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonBed<'a> {
+    caught_by: Vec<&'a str>,
+    expected: &'a BTreeMap<String, Sight>,
+    remarks: &'a [String],
+}
+
+/// The matrix of bugs and cases, for other programs.
+pub(crate) fn json(found: &Found<'_>) -> serde_json::Result<String> {
+    let bugs = found.iter().map(|(bug, judged)| JsonBug {
+        id: &bug.id,
+        family: bug.family(),
+        breaks: &bug.breaks,
+        undoes: bug.undoes.as_deref(),
+        unobservable: match &bug.proof {
+            Proof::Unobservable(argument) => Some(argument),
+            _ => None,
+        },
+        verdict: judged.verdict,
+        beds: judged
+            .beds
+            .iter()
+            .map(|(bed, found)| {
+                let caught_by = judged.caught_by(*bed);
+                (*bed, JsonBed { caught_by, expected: &found.expected, remarks: &found.remarks })
+            })
+            .collect(),
+    });
+    serde_json::to_string_pretty(&Json { version: 1, bugs: bugs.collect() })
+}
