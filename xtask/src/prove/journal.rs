@@ -45,8 +45,6 @@ pub(crate) enum Record {
     Unbuildable { bug: String, edits: String, kernel: String, log: String },
     /// Cases under modules with a bug in them.
     Trial(Trial),
-    /// A program of somebody else's, on the unmodified modules (`bug` is empty) or with a bug.
-    Peer { bug: String, edits: String, setting: Setting, tests: BTreeMap<String, String> },
 }
 
 /// Cases under modules with a bug in them.

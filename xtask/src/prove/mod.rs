@@ -6,13 +6,16 @@ mod bench;
 mod bugs;
 mod cases;
 mod journal;
+mod page;
 mod progress;
 mod report;
 mod source;
+mod unproved;
 mod verdict;
 mod work;
 mod workshop;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -27,6 +30,7 @@ use crate::{bed, build};
 use bench::Beds;
 use bugs::{Bug, Proof};
 use journal::{Journal, Record, Setting};
+use page::Page;
 use progress::Progress;
 use source::Tree;
 use work::{Baselines, Bench, Job, Work};
@@ -54,11 +58,14 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
     /// List the bugs; builds and boots nothing
-    #[arg(long, conflicts_with_all = ["resume", "report"])]
+    #[arg(long, conflicts_with_all = ["resume", "report", "write_docs"])]
     list: bool,
     /// Run nothing: tell what was found so far
     #[arg(long)]
     report: bool,
+    /// Run nothing: write docs/detection.md from what was found so far
+    #[arg(long, conflicts_with_all = ["filters", "bed", "resume", "report", "all_cases"])]
+    write_docs: bool,
     /// Keep the folder of every run, not only of those that went wrong
     #[arg(long)]
     keep: bool,
@@ -84,6 +91,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let manifests = build::workspace().join("test-manifests");
     let ids = cases::ids(&manifests)?;
     let all = bugs::load(&manifests.join("seeded-bugs"), &ids)?;
+    let place = bed::runs().join("prove");
+    let path = place.join("journal.jsonl");
+    if args.write_docs {
+        write_docs(&all, &ids, &Journal::read(&path))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let meant = |bug: &&Bug| args.filters.is_empty() || args.filters.iter().any(|word| bug.is_meant_by(word));
     let here = |bug: &&Bug| args.bed.is_empty() || bug.beds.iter().any(|bed| args.bed.contains(bed));
     let chosen: Vec<Bug> = all.iter().filter(meant).filter(here).cloned().collect();
@@ -95,8 +108,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
-    let place = bed::runs().join("prove");
-    let path = place.join("journal.jsonl");
     if !args.report {
         prove(args, &chosen, &ids.into_iter().collect::<Vec<_>>(), &place, &path)?;
     }
@@ -108,6 +119,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let good = found.iter().all(|(_, judged)| judged.verdict.is_good());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Writes docs/detection.md.
+fn write_docs(bugs: &[Bug], ids: &BTreeSet<String>, records: &[Record]) -> anyhow::Result<()> {
+    let unproved = unproved::load(&build::workspace().join("test-manifests/seeded-bugs"), ids)?;
+    let found = report::found(bugs, records);
+    let page =
+        Page { found: &found, releases: report::releases(bugs, records), cases: ids, unproved: &unproved };
+    let path = docs();
+    fs::write(&path, page.text()).with_context(|| path.display().to_string())?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// The page that tells what is caught.
+fn docs() -> PathBuf {
+    build::workspace().join("docs/detection.md")
 }
 
 fn list(bugs: &[Bug]) {
@@ -151,7 +179,7 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
             }
         }
     }
-    let builds = jobs.iter().map(|job| job.bug).collect::<std::collections::BTreeSet<_>>().len();
+    let builds = jobs.iter().map(|job| job.bug).collect::<BTreeSet<_>>().len();
     let work = Work {
         bugs,
         jobs: &jobs,

@@ -1,6 +1,6 @@
 //! What was found, for a terminal and as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -39,6 +39,17 @@ pub(crate) fn found<'a>(bugs: impl IntoIterator<Item = &'a Bug>, records: &[Reco
         (bug, judge(bug, unbuildable, &trials))
     });
     judged.collect()
+}
+
+/// The releases of Linux that runs of these bugs were of: `Linux 6.12.117`.
+pub(crate) fn releases(bugs: &[Bug], records: &[Record]) -> BTreeSet<String> {
+    let of = |record: &Record| match record {
+        Record::Trial(trial) if bugs.iter().any(|bug| bug.id == trial.bug && fits(bug, trial)) => {
+            Some(format!("Linux {}", trial.release))
+        }
+        _ => None,
+    };
+    records.iter().filter_map(of).collect()
 }
 
 /// Whether a run still says what is asked of the bug.

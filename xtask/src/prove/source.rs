@@ -19,6 +19,9 @@ use crate::bed::lock;
 pub(super) const MODULES: &[&str] =
     &["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-amd.ko", "arch/x86/kvm/kvm-intel.ko"];
 
+/// The file of the untouched copy that says where its tree was then.
+const PLACE: &str = "place";
+
 /// The tree, while nobody else has it.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -42,8 +45,12 @@ impl Tree {
             None => small::build_tree(series, folder, &place)?,
         };
         let mut tree = Self { root, untouched, log, id: String::new(), _lock: lock };
-        if !tree.untouched.is_dir() {
-            // What the first build of single modules makes anew is not to be made for every bug.
+        if !tree.is_kept() {
+            // What the first build of single modules, or of a tree that was moved, makes anew is not to be made for
+            // every bug.
+            if tree.untouched.is_dir() {
+                tree.restore()?;
+            }
             tree.make()?;
             tree.keep()?;
         }
@@ -57,7 +64,7 @@ impl Tree {
         let lock = lock::lock(place).unwrap();
         let (root, untouched) = (place.join("tree"), place.join("untouched"));
         let mut tree = Self { root, untouched, log: place.join("log"), id: String::new(), _lock: lock };
-        if !tree.untouched.is_dir() {
+        if !tree.is_kept() {
             tree.keep().unwrap();
         }
         tree.id = tree.identity().unwrap();
@@ -128,12 +135,22 @@ impl Tree {
         small::make_again(&self.root, &self.log, MODULES)
     }
 
+    /// Whether the untouched copy is there, and of a tree in this place: `make` goes by paths, too.
+    fn is_kept(&self) -> bool {
+        let place = fs::read(self.untouched.join(PLACE));
+        place.is_ok_and(|place| place == self.root.as_os_str().as_encoded_bytes())
+    }
+
     fn keep(&self) -> anyhow::Result<()> {
         let draft = self.untouched.with_extension("draft");
         small::remove(&draft).with_context(|| draft.display().to_string())?;
         for place in places() {
             copy(&self.root.join(place), &draft.join(place))?;
         }
+        let place = draft.join(PLACE);
+        fs::write(&place, self.root.as_os_str().as_encoded_bytes())
+            .with_context(|| place.display().to_string())?;
+        small::remove(&self.untouched).with_context(|| self.untouched.display().to_string())?;
         // At once, so that a copy that is there is whole.
         fs::rename(&draft, &self.untouched).with_context(|| self.untouched.display().to_string())
     }
@@ -214,6 +231,8 @@ mod tests {
             ("arch/x86/kvm/kvm-amd.ko", "amd"),
             ("arch/x86/kvm/kvm-intel.ko", "intel"),
             ("virt/kvm/kvm_main.c", "main"),
+            // Whatever is to be made, the build is killed.
+            ("Makefile", ".PHONY: $(MAKECMDGOALS)\n$(MAKECMDGOALS):\n\t@kill -9 $$PPID\n"),
             ("virt/lib/irqbypass.ko", "bypass"),
             ("include/linux/kvm_host.h", "header"),
             ("arch/x86/include/asm/kvm_host.h", "header"),
@@ -250,7 +269,6 @@ mod tests {
         let (place, tree) = tree();
         let path = place.path().join("tree").join(NESTED);
         let before = fs::metadata(&path).unwrap().modified().unwrap();
-        // There is no Makefile, so the build ends behind the edits, as by a kill.
         assert!(tree.build(&[edit(NESTED, "one();", "bug();")]).is_err());
         assert!(fs::read_to_string(&path).unwrap().starts_with("bug();"));
         fs::write(place.path().join("tree/virt/kvm/left.o"), "by a build").unwrap();
