@@ -37,7 +37,7 @@ impl Trial {
             [format!("--bed={kind}").into(), word("--kernel=", image), word("--modules=", modules)];
         let (args, _) = BedArgs::split(&words);
         let runner = RunnerArgs::default();
-        let suite = suite(&runner);
+        let suite = super::suite(&runner);
         let mut plan = plan(kind, &args, runner, suite).map_err(|trouble| match trouble {
             Trouble::Usage(error) | Trouble::Unusable(error) => error,
         })?;
@@ -54,14 +54,34 @@ impl Trial {
         runs: &Path,
         name: &str,
     ) -> anyhow::Result<Ended> {
+        let mut words: Vec<OsString> = vec!["--exact".into()];
+        words.extend(cases.iter().map(OsString::from));
+        self.plan.runner = RunnerArgs::of(&words)?;
+        self.go(modules, params, runs, name)
+    }
+
+    /// The same with all programs of a folder instead of the suite, one by one (`bed-peer`).
+    pub(crate) fn run_programs(
+        &mut self,
+        modules: &Path,
+        params: &Params,
+        programs: &Path,
+        runs: &Path,
+        name: &str,
+    ) -> anyhow::Result<Ended> {
+        self.plan.suite.runner = suite::program("bed-peer");
+        // Nothing in there is a manifest.
+        programs.clone_into(&mut self.plan.suite.manifests);
+        programs.clone_into(&mut self.plan.suite.payloads);
+        self.go(modules, params, runs, name)
+    }
+
+    fn go(&mut self, modules: &Path, params: &Params, runs: &Path, name: &str) -> anyhow::Result<Ended> {
         let kind = self.plan.kind;
         self.plan.modules = Modules::in_folder(modules)?.to_load(kind.module())?;
         for module in &self.plan.modules {
             params.check(&module.name, &module.params)?;
         }
-        let mut words: Vec<OsString> = vec!["--exact".into()];
-        words.extend(cases.iter().map(OsString::from));
-        self.plan.runner = RunnerArgs::of(&words)?;
         let folder = RunFolder::create(runs, name)?;
         let ended = run::run(&self.plan, params, &folder);
         let trouble = match ended {
@@ -85,6 +105,12 @@ fn word(option: &str, path: &Path) -> OsString {
 pub(crate) fn build_programs() -> anyhow::Result<Vec<PathBuf>> {
     let runner = RunnerArgs::default();
     build_suite(&runner)?;
-    let suite = suite(&runner);
+    let suite = super::suite(&runner);
     Ok(vec![suite.init, suite.runner, suite.payloads, suite.manifests.join("waivers"), suite.manifests])
+}
+
+/// Builds what plays programs of others in a bed, and gives its place.
+pub(crate) fn build_peer() -> anyhow::Result<PathBuf> {
+    suite::build(&["--package=bed-init", "--bin=bed-init", "--bin=bed-peer"])?;
+    Ok(suite::program("bed-peer"))
 }

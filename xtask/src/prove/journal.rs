@@ -151,7 +151,7 @@ mod tests {
         drop(journal);
         File::options().append(true).open(&path).unwrap().write_all(b"{\"event\":\"tri").unwrap();
         let (journal, before) = Journal::open(&path).unwrap();
-        assert_eq!(before, [record.clone()]);
+        assert_eq!(before, std::slice::from_ref(&record));
         journal.add(&record).unwrap();
         assert_eq!(Journal::read(&path), [record.clone(), record]);
     }

@@ -7,6 +7,7 @@ mod bugs;
 mod cases;
 mod journal;
 mod page;
+mod peer;
 mod progress;
 mod report;
 mod source;
@@ -25,16 +26,16 @@ use std::sync::Mutex;
 use anyhow::{Context, bail};
 
 use crate::bed::kind::Kind;
-use crate::bed::params::Params;
 use crate::{bed, build};
 use bench::Beds;
 use bugs::{Bug, Proof};
 use journal::{Journal, Record, Setting};
 use page::Page;
+use peer::{Peer, PeerBeds, Peers};
 use progress::Progress;
 use source::Tree;
 use work::{Baselines, Bench, Job, Work};
-use workshop::TreeShop;
+use workshop::{TreeShop, Workshop};
 
 /// The file beside the bugs that says why some cases catch none.
 const UNPROVED: &str = "unproved.toml";
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// Run every case under each bug, not only those that should catch it: slow
     #[arg(long)]
     all_cases: bool,
+    /// Run somebody else's tests under each bug instead of the suite: those that pass without the bug
+    #[arg(long, value_enum, value_name = "PEER", conflicts_with_all = ["all_cases", "write_docs", "report", "list"])]
+    peer: Option<Peer>,
     /// Leave out what has run already, with the same bug, suite and kernel
     #[arg(long)]
     resume: bool,
@@ -93,8 +97,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let all = bugs::load(&manifests.join("seeded-bugs"), &ids)?;
     let place = bed::runs().join("prove");
     let path = place.join("journal.jsonl");
+    let of_peers = place.join("selftests.jsonl");
     if args.write_docs {
-        write_docs(&all, &ids, &Journal::read(&path))?;
+        let peers = Peers::of(&all, &Journal::read(&of_peers));
+        write_docs(&all, &ids, &Journal::read(&path), &peers)?;
         return Ok(ExitCode::SUCCESS);
     }
     let meant = |bug: &&Bug| args.filters.is_empty() || args.filters.iter().any(|word| bug.is_meant_by(word));
@@ -108,8 +114,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         list(&chosen);
         return Ok(ExitCode::SUCCESS);
     }
+    let ids: Vec<String> = ids.into_iter().collect();
+    if args.peer.is_some() {
+        prove(args, &chosen, &ids, &place, &of_peers)?;
+        let (asked, caught) = Peers::of(&chosen, &Journal::read(&of_peers)).count();
+        println!("{asked} bugs: {caught} caught by KVM's selftests");
+        return Ok(ExitCode::SUCCESS);
+    }
     if !args.report {
-        prove(args, &chosen, &ids.into_iter().collect::<Vec<_>>(), &place, &path)?;
+        prove(args, &chosen, &ids, &place, &path)?;
     }
     let records = Journal::read(&path);
     let found = report::found(&chosen, &records);
@@ -122,11 +135,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes docs/detection.md.
-fn write_docs(bugs: &[Bug], ids: &BTreeSet<String>, records: &[Record]) -> anyhow::Result<()> {
+fn write_docs(bugs: &[Bug], ids: &BTreeSet<String>, records: &[Record], peers: &Peers) -> anyhow::Result<()> {
     let unproved = unproved::load(&build::workspace().join("test-manifests/seeded-bugs"), ids)?;
     let found = report::found(bugs, records);
-    let page =
-        Page { found: &found, releases: report::releases(bugs, records), cases: ids, unproved: &unproved };
+    let page = Page {
+        found: &found,
+        releases: report::releases(bugs, records),
+        cases: ids,
+        unproved: &unproved,
+        peers,
+    };
     let path = docs();
     fs::write(&path, page.text()).with_context(|| path.display().to_string())?;
     println!("{}", path.display());
@@ -156,7 +174,7 @@ fn list(bugs: &[Bug]) {
 
 /// Builds and runs what is not known yet.
 fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -> anyhow::Result<()> {
-    let (journal, records) = Journal::open(path)?;
+    let (journal, mut records) = Journal::open(path)?;
     let folder = bed::folder();
     let tree = Tree::open(&args.release, &folder)?;
     let mistakes: Vec<String> =
@@ -164,55 +182,102 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
     if !mistakes.is_empty() {
         bail!("bugs that do not fit Linux {}:\n    {}", tree.release(), mistakes.join("\n    "));
     }
-    let suite = fingerprint(&bed::trial::build_programs()?)?;
-    let mut jobs = Vec::new();
-    for (number, bug) in bugs.iter().enumerate().filter(|(_, bug)| bug.is_for(&args.release)) {
-        for bed in bug.beds.iter().filter(|bed| args.bed.is_empty() || args.bed.contains(bed)) {
-            let mut cases = bug.expected(*bed).to_vec();
-            if args.all_cases {
-                cases.extend(ids.iter().filter(|id| !bug.expected(*bed).contains(id)).cloned());
-            }
-            let params = bug.params.get(bed).cloned().unwrap_or_default();
-            let setting = setting(*bed, &params, &tree, &suite);
-            if !cases.is_empty() && !(args.resume && is_known(bug, &setting, &cases, &records)) {
-                jobs.push(Job { bug: number, setting, params, cases });
-            }
-        }
-    }
-    let builds = jobs.iter().map(|job| job.bug).collect::<BTreeSet<_>>().len();
-    let work = Work {
-        bugs,
-        jobs: &jobs,
-        baselines: Baselines::of(&jobs, &records),
-        journal: &journal,
-        release: &tree.release(),
-        progress: Mutex::new(Progress::of(builds, jobs.len(), args.jobs)),
-    };
+    let runs = place.join("runs");
+    fs::create_dir_all(&runs).with_context(|| runs.display().to_string())?;
     let shop = TreeShop { tree: &tree, folder: &folder.join("seeded") };
-    let bench = || -> Box<dyn Bench> { Box::new(Beds::of(tree.image(), place.join("runs"), args.keep)) };
-    let done = work.run(&shop, (0..args.jobs).map(|_| bench()).collect());
+    let programs = bed::trial::build_programs()?;
+    let done = match args.peer {
+        None => {
+            let suite = fingerprint(&programs)?;
+            let cases = |bug: &Bug, bed: Kind| {
+                let expected = bug.expected(bed);
+                let others = ids.iter().filter(|id| args.all_cases && !expected.contains(id));
+                expected.iter().chain(others).cloned().collect()
+            };
+            let mut jobs = wanted(args, bugs, &tree, &suite, &cases);
+            jobs.retain(|job| !args.resume || !is_known(&bugs[job.bug], job, &records));
+            let bench = || -> Box<dyn Bench> { Box::new(Beds::of(tree.image(), runs.clone(), args.keep)) };
+            let benches = (0..args.jobs).map(|_| bench()).collect();
+            go(bugs, &jobs, &records, &journal, &tree.release(), &shop, benches)
+        }
+        Some(Peer::Selftests) => {
+            let (folder, names) = peer::programs(&tree)?;
+            let suite = fingerprint(&[folder.clone(), bed::trial::build_peer()?])?;
+            let bench = || PeerBeds {
+                image: tree.image(),
+                programs: folder.clone(),
+                runs: runs.clone(),
+                keep: args.keep,
+            };
+            let jobs = wanted(args, bugs, &tree, &suite, &|_, _| names.clone());
+            let unmodified = shop.kept(&[]).map_or_else(|| shop.build(&[]), Ok)?;
+            let mut jobs = peer::jobs(jobs, &names, &unmodified, &mut bench(), &journal, &mut records)?;
+            jobs.retain(|job| !args.resume || !is_known(&bugs[job.bug], job, &records));
+            let benches = (0..args.jobs).map(|_| -> Box<dyn Bench> { Box::new(bench()) }).collect();
+            go(&peer::unexpecting(bugs), &jobs, &records, &journal, &tree.release(), &shop, benches)
+        }
+    };
     tree.restore()?;
     done
 }
 
-fn setting(bed: Kind, params: &Params, tree: &Tree, suite: &str) -> Setting {
-    Setting { bed, params: params.to_string(), kernel: tree.id().to_owned(), suite: suite.to_owned() }
+/// What these bugs want to have run, with the cases that `cases` says.
+fn wanted(
+    args: &Args,
+    bugs: &[Bug],
+    tree: &Tree,
+    suite: &str,
+    cases: &dyn Fn(&Bug, Kind) -> Vec<String>,
+) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for (number, bug) in bugs.iter().enumerate().filter(|(_, bug)| bug.is_for(&args.release)) {
+        for bed in bug.beds.iter().filter(|bed| args.bed.is_empty() || args.bed.contains(bed)) {
+            let (cases, params) = (cases(bug, *bed), bug.params.get(bed).cloned().unwrap_or_default());
+            let setting = Setting {
+                bed: *bed,
+                params: params.to_string(),
+                kernel: tree.id().to_owned(),
+                suite: suite.to_owned(),
+            };
+            if !cases.is_empty() {
+                jobs.push(Job { bug: number, setting, params, cases });
+            }
+        }
+    }
+    jobs
+}
+
+/// Does these jobs.
+fn go(
+    bugs: &[Bug],
+    jobs: &[Job],
+    records: &[Record],
+    journal: &Journal,
+    release: &str,
+    shop: &TreeShop<'_>,
+    benches: Vec<Box<dyn Bench>>,
+) -> anyhow::Result<()> {
+    let builds = jobs.iter().map(|job| job.bug).collect::<BTreeSet<_>>().len();
+    let machines = u8::try_from(benches.len()).unwrap_or(u8::MAX);
+    let progress = Mutex::new(Progress::of(builds, jobs.len(), machines));
+    let baselines = Baselines::of(jobs, records);
+    Work { bugs, jobs, baselines, journal, release, progress }.run(shop, benches)
 }
 
 /// Whether a journal has the answer already.
-fn is_known(bug: &Bug, setting: &Setting, cases: &[String], records: &[Record]) -> bool {
+fn is_known(bug: &Bug, job: &Job, records: &[Record]) -> bool {
     let edits = workshop::name_of(&bug.edits);
     records.iter().any(|record| match record {
         Record::Trial(trial) => {
             trial.bug == bug.id
                 && trial.edits == edits
-                && trial.setting == *setting
-                && cases.iter().all(|case| trial.asked.contains(case))
+                && trial.setting == job.setting
+                && job.cases.iter().all(|case| trial.asked.contains(case))
         }
         Record::Unbuildable { bug: id, edits: those, kernel, .. } => {
-            *id == bug.id && *those == edits && *kernel == setting.kernel
+            *id == bug.id && *those == edits && *kernel == job.setting.kernel
         }
-        _ => false,
+        Record::Baseline { .. } => false,
     })
 }
 

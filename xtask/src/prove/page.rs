@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::bugs::Proof;
+use super::peer::Peers;
 use super::report::{Found, counts};
 use super::unproved::Unproved;
 use super::verdict::{Judged, Verdict};
@@ -24,6 +25,7 @@ pub(crate) struct Page<'a> {
     /// The ids of all cases.
     pub(crate) cases: &'a BTreeSet<String>,
     pub(crate) unproved: &'a [Unproved],
+    pub(crate) peers: &'a Peers,
 }
 
 impl Page<'_> {
@@ -61,6 +63,17 @@ impl Page<'_> {
                 percent(number(Verdict::Caught), observable)
             ),
         );
+        let (asked, caught) = self.peers.count();
+        if asked > 0 {
+            line(
+                page,
+                &format!(
+                    "\nKVM's own selftests, those that pass on the unmodified modules, were shown {asked} of the bugs and catch {caught} ({}). \
+                     They are made for other things as well; this says what the suite adds.",
+                    percent(caught, asked)
+                ),
+            );
+        }
         let shown: Vec<Verdict> = counts.keys().copied().collect();
         let words: Vec<&str> = shown.iter().map(|verdict| verdict.words()).collect();
         line(page, &format!("\n| family | bugs | {} |", words.join(" | ")));
@@ -78,14 +91,20 @@ impl Page<'_> {
 
     fn bugs(&self, page: &mut String) {
         line(page, "\n## The bugs");
+        let peers = !self.peers.is_empty();
         for (family, bugs) in self.families() {
-            line(page, &format!("\n### {family}\n\n| bug | breaks | amd | intel |\n|---|---|---|---|"));
+            let (name, rule) = if peers { (" KVM's selftests |", "---|") } else { ("", "") };
+            line(
+                page,
+                &format!("\n### {family}\n\n| bug | breaks | amd | intel |{name}\n|---|---|---|---|{rule}"),
+            );
             for (bug, judged) in bugs {
                 let undoes = bug.undoes.as_ref().map(|undoes| format!(". *Undoes {}*", text(undoes)));
                 let [amd, intel] = Kind::ALL
                     .map(|bed| if bug.beds.contains(&bed) { cell(judged, bed) } else { String::new() });
                 let breaks = text(&bug.breaks) + &undoes.unwrap_or_default();
-                line(page, &format!("| `{}` | {breaks} | {amd} | {intel} |", bug.id));
+                let peer = if peers { format!(" {} |", self.peers.cell(bug)) } else { String::new() };
+                line(page, &format!("| `{}` | {breaks} | {amd} | {intel} |{peer}", bug.id));
             }
         }
     }
@@ -190,7 +209,7 @@ fn wrapped(text: &str) -> String {
             lines.push(format!("  {word}"));
         } else {
             let space = if lines[last].is_empty() { "" } else { " " };
-            lines[last] += &format!("{space}{word}");
+            lines[last].extend([space, word]);
         }
     }
     lines.join("\n")

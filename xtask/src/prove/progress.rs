@@ -84,7 +84,7 @@ mod tests {
             progress.built(Duration::from_secs(5));
             progress.ran(Duration::from_secs(30), "a.b");
         }
-        assert_eq!(progress.left(), Duration::from_secs(8 * 30 / 2));
+        assert_eq!(progress.left(), Duration::from_mins(2));
         progress.say(7, "c.d: unbuildable");
         assert_eq!(progress.left(), Duration::from_secs(8 * 5));
     }

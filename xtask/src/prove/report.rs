@@ -73,20 +73,16 @@ pub(super) fn line(bug: &Bug, bed: Kind, found: &InBed) -> String {
             Sight::Void => rest.push(format!("{case} says nothing")),
         }
     }
-    let mut line = format!("{}  {bed}  ", bug.id);
-    line +=
-        &if caught.is_empty() { "nothing".to_owned() } else { format!("caught by {}", caught.join(", ")) };
-    if !rest.is_empty() {
-        line += &format!("; {}", rest.join(", "));
-    }
-    if !found.others.is_empty() {
-        let others: Vec<&str> = found.others.iter().map(String::as_str).collect();
-        line += &format!("; and by {}", others.join(", "));
-    }
-    for remark in &found.remarks {
-        line += &format!("\n    {remark}");
-    }
-    line
+    let caught =
+        if caught.is_empty() { "nothing".to_owned() } else { format!("caught by {}", caught.join(", ")) };
+    let others: Vec<&str> = found.others.iter().map(String::as_str).collect();
+    let parts = [
+        (true, format!("{}  {bed}  {caught}", bug.id)),
+        (!rest.is_empty(), format!("; {}", rest.join(", "))),
+        (!others.is_empty(), format!("; and by {}", others.join(", "))),
+        (true, found.remarks.iter().map(|remark| format!("\n    {remark}")).collect()),
+    ];
+    parts.into_iter().filter_map(|(there, part)| there.then_some(part)).collect()
 }
 
 /// How many bugs there are of each verdict.
@@ -100,14 +96,13 @@ pub(crate) fn counts(found: &Found<'_>) -> BTreeMap<Verdict, usize> {
 
 /// The end of a run for people.
 pub(crate) fn text(found: &Found<'_>) -> String {
-    let mut text = String::new();
-    for (bug, judged) in found.iter().filter(|(_, judged)| !judged.verdict.is_good()) {
-        text += &format!("{}: {} ({})\n", bug.id, judged.verdict.words(), bug.place);
-    }
+    let bad = found.iter().filter(|(_, judged)| !judged.verdict.is_good());
+    let bad: String = bad
+        .map(|(bug, judged)| format!("{}: {} ({})\n", bug.id, judged.verdict.words(), bug.place))
+        .collect();
     let counts = counts(found);
     let counts: Vec<_> = counts.iter().map(|(verdict, n)| format!("{n} {}", verdict.words())).collect();
-    text += &format!("{} bugs: {}\n", found.len(), counts.join(", "));
-    text
+    format!("{bad}{} bugs: {}\n", found.len(), counts.join(", "))
 }
 
 #[derive(Serialize)]

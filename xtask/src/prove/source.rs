@@ -76,6 +76,21 @@ impl Tree {
         &self.id
     }
 
+    /// The source's root.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of everything that belongs to it.
+    pub(super) fn place(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
+    }
+
+    /// Where builds say what they do.
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+
     /// The kernel to boot.
     pub(crate) fn image(&self) -> PathBuf {
         self.root.join("vmlinux")
@@ -189,12 +204,12 @@ fn edited(
 ) -> anyhow::Result<Vec<(String, String)>> {
     let mut files: Vec<(String, String)> = Vec::new();
     for Edit { file, find, replace } in edits {
-        let at = match files.iter().position(|(name, _)| name == file) {
-            Some(at) => at,
-            None => {
-                files.push((file.clone(), original(file)?));
-                files.len() - 1
-            }
+        let at = files.iter().position(|(name, _)| name == file);
+        let at = if let Some(at) = at {
+            at
+        } else {
+            files.push((file.clone(), original(file)?));
+            files.len() - 1
         };
         let text = &mut files[at].1;
         match text.matches(find.as_str()).count() {

@@ -39,7 +39,7 @@ fn the_page_tells_every_bug_every_share_and_every_case() {
     let cases = ["c.one", "c.two", "d.three", "d.four"].map(str::to_owned).into();
     let unproved = [Unproved { patterns: vec!["d.th*".into()], reason: "in hardware.".into() }];
     let releases = ["Linux 6.12.117".to_owned()].into();
-    let page = Page { found: &found, releases, cases: &cases, unproved: &unproved };
+    let page = Page { found: &found, releases, cases: &cases, unproved: &unproved, peers: &Peers::default() };
     let text = page.text();
     for expected in [
         "Tested: Linux 6.12.117. Of 3 bugs 2 could show; 1 of these are caught (50 %).",
