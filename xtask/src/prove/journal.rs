@@ -107,6 +107,12 @@ impl Journal {
     }
 }
 
+/// Records as a journal has them.
+pub(crate) fn lines(records: &[Record]) -> anyhow::Result<String> {
+    let lines = records.iter().map(|record| Ok(serde_json::to_string(record)? + "\n"));
+    lines.collect::<serde_json::Result<String>>().context("a record has no form in JSON")
+}
+
 fn records(text: &[u8]) -> Vec<Record> {
     text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }

@@ -40,6 +40,9 @@ use workshop::{TreeShop, Workshop};
 /// The file beside the bugs that says why some cases catch none.
 const UNPROVED: &str = "unproved.toml";
 
+/// What the suite found, and what others' tests did.
+const JOURNALS: [&str; 2] = ["journal.jsonl", "selftests.jsonl"];
+
 /// `cargo xtask prove`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -96,11 +99,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ids = cases::ids(&manifests)?;
     let all = bugs::load(&manifests.join("seeded-bugs"), &ids)?;
     let place = bed::runs().join("prove");
-    let path = place.join("journal.jsonl");
-    let of_peers = place.join("selftests.jsonl");
+    let (path, of_peers) = (place.join(JOURNALS[0]), place.join(JOURNALS[1]));
     if args.write_docs {
-        let peers = Peers::of(&all, &Journal::read(&of_peers));
-        write_docs(&all, &ids, &Journal::read(&path), &peers)?;
+        write_docs(&all, &ids, &place)?;
         return Ok(ExitCode::SUCCESS);
     }
     let meant = |bug: &&Bug| args.filters.is_empty() || args.filters.iter().any(|word| bug.is_meant_by(word));
@@ -117,14 +118,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ids: Vec<String> = ids.into_iter().collect();
     if args.peer.is_some() {
         prove(args, &chosen, &ids, &place, &of_peers)?;
-        let (asked, caught) = Peers::of(&chosen, &Journal::read(&of_peers)).count();
+        let (asked, caught) = Peers::of(&chosen, &known(&place, JOURNALS[1])).count();
         println!("{asked} bugs: {caught} caught by KVM's selftests");
         return Ok(ExitCode::SUCCESS);
     }
     if !args.report {
         prove(args, &chosen, &ids, &place, &path)?;
     }
-    let records = Journal::read(&path);
+    let records = known(&place, JOURNALS[0]);
     let found = report::found(&chosen, &records);
     match args.format {
         Format::Pretty => print!("{}", report::text(&found)),
@@ -134,21 +135,37 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// Writes docs/detection.md.
-fn write_docs(bugs: &[Bug], ids: &BTreeSet<String>, records: &[Record], peers: &Peers) -> anyhow::Result<()> {
+/// Writes docs/detection.md, and the records that it is made of, so that it can be written where others were found.
+fn write_docs(bugs: &[Bug], ids: &BTreeSet<String>, place: &Path) -> anyhow::Result<()> {
     let unproved = unproved::load(&build::workspace().join("test-manifests/seeded-bugs"), ids)?;
-    let found = report::found(bugs, records);
-    let page = Page {
-        found: &found,
-        releases: report::releases(bugs, records),
-        cases: ids,
-        unproved: &unproved,
-        peers,
+    let write = |path: &Path, text: &str| -> anyhow::Result<()> {
+        fs::write(path, text).with_context(|| path.display().to_string())?;
+        println!("{}", path.display());
+        Ok(())
     };
-    let path = docs();
-    fs::write(&path, page.text()).with_context(|| path.display().to_string())?;
-    println!("{}", path.display());
-    Ok(())
+    let quiet = peer::unexpecting(bugs);
+    let [records, of_peers] = JOURNALS.map(|name| known(place, name));
+    for (name, settled) in
+        JOURNALS.iter().zip([report::settled(bugs, &records), report::settled(&quiet, &of_peers)])
+    {
+        write(&committed(name), &journal::lines(&settled)?)?;
+    }
+    let peers = Peers::of(bugs, &of_peers);
+    let found = report::found(bugs, &records);
+    let releases = report::releases(bugs, &records);
+    write(&docs(), &Page { found: &found, releases, cases: ids, unproved: &unproved, peers: &peers }.text())
+}
+
+/// What is known: what is committed, and then what was found here.
+fn known(place: &Path, journal: &str) -> Vec<Record> {
+    let mut records = Journal::read(&committed(journal));
+    records.extend(Journal::read(&place.join(journal)));
+    records
+}
+
+/// Where the records of the page are.
+fn committed(journal: &str) -> PathBuf {
+    build::workspace().join("test-manifests/seeded-bugs/found").join(journal)
 }
 
 /// The page that tells what is caught.

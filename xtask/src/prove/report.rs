@@ -13,32 +13,62 @@ use crate::bed::kind::Kind;
 /// Every bug with what became of it.
 pub(crate) type Found<'a> = Vec<(&'a Bug, Judged)>;
 
-/// What a journal says of these bugs, the newest word of each bed; of bugs that were written otherwise then, nothing.
+/// What a journal says of these bugs.
 pub(crate) fn found<'a>(bugs: impl IntoIterator<Item = &'a Bug>, records: &[Record]) -> Found<'a> {
     let judged = bugs.into_iter().map(|bug| {
-        let edits = workshop::name_of(&bug.edits);
-        let mut trials: BTreeMap<Kind, &Trial> = BTreeMap::new();
-        let mut unbuildable = false;
-        for record in records {
-            match record {
-                Record::Unbuildable { bug: id, edits: those, .. } if *id == bug.id && *those == edits => {
-                    unbuildable = true;
-                }
-                Record::Trial(trial) if trial.bug == bug.id && trial.edits == edits && fits(bug, trial) => {
-                    unbuildable = false;
-                    let best = trials.entry(trial.setting.bed).or_insert(trial);
-                    // Of the same suite the run of more cases says more.
-                    if best.setting != trial.setting || trial.asked.len() >= best.asked.len() {
-                        *best = trial;
-                    }
-                }
-                _ => {}
-            }
-        }
-        let trials: Vec<&Trial> = trials.into_values().collect();
-        (bug, judge(bug, unbuildable, &trials))
+        let newest = newest(bug, records);
+        let trials: Vec<&Trial> = newest.iter().filter_map(|record| trial(record)).collect();
+        (bug, judge(bug, newest.len() > trials.len(), &trials))
     });
     judged.collect()
+}
+
+/// The same of all bugs as few and short records, in the order of the bugs: what is worth committing.
+pub(crate) fn settled(bugs: &[Bug], records: &[Record]) -> Vec<Record> {
+    let all = bugs.iter().flat_map(|bug| newest(bug, records).into_iter().map(move |record| (bug, record)));
+    let short = all.map(|(bug, record)| {
+        let mut record = record.clone();
+        if let Record::Trial(trial) = &mut record {
+            let expected = bug.expected(trial.setting.bed);
+            // What would differ from run to run, and the many cases that said nothing.
+            trial.seconds = 0.0;
+            trial.asked.retain(|case| expected.contains(case) || trial.cases.contains_key(case));
+        }
+        record
+    });
+    short.collect()
+}
+
+/// The newest word on a bug in each bed, or that it does not build; of a bug that was written otherwise then, nothing.
+fn newest<'a>(bug: &Bug, records: &'a [Record]) -> Vec<&'a Record> {
+    let edits = workshop::name_of(&bug.edits);
+    let mut trials: BTreeMap<Kind, &Record> = BTreeMap::new();
+    let mut unbuildable = None;
+    for record in records {
+        match record {
+            Record::Unbuildable { bug: id, edits: those, .. } if *id == bug.id && *those == edits => {
+                unbuildable = Some(record);
+            }
+            Record::Trial(new) if new.bug == bug.id && new.edits == edits && fits(bug, new) => {
+                unbuildable = None;
+                let best = trials.entry(new.setting.bed).or_insert(record);
+                // Of the same suite the run of more cases says more.
+                let old = trial(best).filter(|old| old.setting == new.setting);
+                if old.is_none_or(|old| new.asked.len() >= old.asked.len()) {
+                    *best = record;
+                }
+            }
+            _ => {}
+        }
+    }
+    unbuildable.map_or_else(|| trials.into_values().collect(), |record| vec![record])
+}
+
+fn trial(record: &Record) -> Option<&Trial> {
+    match record {
+        Record::Trial(trial) => Some(trial),
+        _ => None,
+    }
 }
 
 /// The releases of Linux that runs of these bugs were of: `Linux 6.12.117`.
@@ -102,7 +132,8 @@ pub(crate) fn text(found: &Found<'_>) -> String {
         .collect();
     let counts = counts(found);
     let counts: Vec<_> = counts.iter().map(|(verdict, n)| format!("{n} {}", verdict.words())).collect();
-    format!("{bad}{} bugs: {}\n", found.len(), counts.join(", "))
+    let bugs = if found.len() == 1 { "bug" } else { "bugs" };
+    format!("{bad}{} {bugs}: {}\n", found.len(), counts.join(", "))
 }
 
 #[derive(Serialize)]

@@ -48,10 +48,11 @@ impl Tree {
         if !tree.is_kept() {
             // What the first build of single modules, or of a tree that was moved, makes anew is not to be made for
             // every bug.
+            let log = tree.begin()?;
             if tree.untouched.is_dir() {
                 tree.restore()?;
             }
-            tree.make()?;
+            tree.make(&log, MODULES)?;
             tree.keep()?;
         }
         tree.id = tree.identity()?;
@@ -86,9 +87,9 @@ impl Tree {
         self.root.parent().unwrap_or(&self.root)
     }
 
-    /// Where builds say what they do.
-    pub(super) fn log(&self) -> &Path {
-        &self.log
+    /// Makes something else in it.
+    pub(super) fn make_other(&self, targets: &[&str]) -> anyhow::Result<()> {
+        self.make(&self.begin()?, targets)
     }
 
     /// The kernel to boot.
@@ -110,14 +111,13 @@ impl Tree {
 
     /// Builds the modules with these edits.
     pub(super) fn build(&self, edits: &[Edit]) -> anyhow::Result<()> {
+        let log = self.begin()?;
         self.restore()?;
         for (file, text) in edited(edits, |file| self.original(file))? {
             let path = self.root.join(&file);
             fs::write(&path, text).with_context(|| path.display().to_string())?;
         }
-        // Only what this build says is of interest when it fails.
-        fs::write(&self.log, "").with_context(|| self.log.display().to_string())?;
-        self.make()
+        self.make(&log, MODULES)
     }
 
     /// Copies the modules into a folder.
@@ -146,8 +146,18 @@ impl Tree {
         fs::read_to_string(path).with_context(|| format!("{file}: this Linux has no such file"))
     }
 
-    fn make(&self) -> anyhow::Result<()> {
-        small::make_again(&self.root, &self.log, MODULES)
+    /// The log of a build, once no other build writes to it: one whose starter was killed may still go on.
+    fn begin(&self) -> anyhow::Result<File> {
+        let named = || self.log.display().to_string();
+        let log = File::options().create(true).append(true).open(&self.log).with_context(named)?;
+        log.lock().with_context(named)?;
+        // Only what this build says is of interest when it fails.
+        log.set_len(0).with_context(named)?;
+        Ok(log)
+    }
+
+    fn make(&self, log: &File, targets: &[&str]) -> anyhow::Result<()> {
+        small::make_again(&self.root, (&self.log, log), targets)
     }
 
     /// Whether the untouched copy is there, and of a tree in this place: `make` goes by paths, too.
@@ -299,11 +309,32 @@ mod tests {
     }
 
     #[test]
+    fn a_build_that_goes_on_behind_its_killer_is_waited_for() {
+        let (place, tree) = tree();
+        let (pipe, gone) = (place.path().join("pipe"), place.path().join("gone"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // What make has started outlives it, until somebody writes to the pipe.
+        let text = format!(
+            "all:\n\t@(read x <{}; touch {}) & kill -9 $$PPID\n%.ko: all;\n",
+            pipe.display(),
+            gone.display()
+        );
+        fs::write(place.path().join("tree/Makefile"), text).unwrap();
+        assert!(tree.make_other(&["all"]).is_err());
+        let other = File::options().append(true).open(place.path().join("log")).unwrap();
+        assert!(other.try_lock().is_err());
+        fs::write(&pipe, "x\n").unwrap();
+        drop(tree.begin().unwrap());
+        assert!(gone.exists());
+    }
+
+    #[test]
     fn two_do_not_edit_at_once() {
         let (place, tree) = tree();
         let other = File::options().append(true).open(place.path().join("lock")).unwrap();
         assert!(other.try_lock().is_err());
         drop(tree);
-        assert!(other.try_lock().is_ok());
+        // Another test's child may have it open until it starts its program.
+        other.lock().unwrap();
     }
 }

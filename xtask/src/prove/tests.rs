@@ -1,7 +1,7 @@
 use super::*;
 
 /// The bugs as they are committed.
-fn committed() -> (BTreeSet<String>, Vec<Bug>) {
+fn bugs_and_ids() -> (BTreeSet<String>, Vec<Bug>) {
     let manifests = build::workspace().join("test-manifests");
     let ids = cases::ids(&manifests).unwrap();
     let bugs = bugs::load(&manifests.join("seeded-bugs"), &ids).unwrap();
@@ -11,7 +11,7 @@ fn committed() -> (BTreeSet<String>, Vec<Bug>) {
 
 #[test]
 fn the_committed_page_names_every_bug_and_no_other() {
-    let (_, bugs) = committed();
+    let (_, bugs) = bugs_and_ids();
     let page = fs::read_to_string(docs()).unwrap();
     let again = "run `cargo xtask prove --write-docs`";
     for bug in &bugs {

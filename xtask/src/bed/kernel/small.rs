@@ -105,8 +105,9 @@ pub(crate) fn built_tree(series: &str, place: &Path) -> Option<PathBuf> {
     (made_of == FRAGMENT && tree.join("vmlinux").is_file()).then_some(tree)
 }
 
-/// Makes what `targets` name in a tree of [`build_tree`] anew; the end of what the compiler said if it does not.
-pub(crate) fn make_again(tree: &Path, log: &Path, targets: &[&str]) -> anyhow::Result<()> {
+/// Makes what `targets` name in a tree of [`build_tree`] anew; the end of what the compiler said if it does not. Whatever
+/// is started for that has `log` open for as long as it runs, also when this process is killed.
+pub(crate) fn make_again(tree: &Path, log: (&Path, &File), targets: &[&str]) -> anyhow::Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jobs = format!("-j{jobs}");
     run_make(tree, None, log, &[&["-s", &jobs], targets].concat())
@@ -182,7 +183,9 @@ fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
     let (fragment, made_of) = (place.join("fragment"), place.join(MADE_OF));
     fs::write(&fragment, FRAGMENT).with_context(|| fragment.display().to_string())?;
     let log = place.join("build.log");
-    let run = |arguments: &[&str]| run_make(tree, Some(&fragment), &log, arguments);
+    let log_file = File::options().create(true).append(true).open(&log);
+    let log_file = log_file.with_context(|| log.display().to_string())?;
+    let run = |arguments: &[&str]| run_make(tree, Some(&fragment), (&log, &log_file), arguments);
     run(&["-s", "allnoconfig"])?;
     let config = tree.join(".config");
     let config = fs::read_to_string(&config).with_context(|| config.display().to_string())?;
@@ -195,9 +198,12 @@ fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
     fs::rename(&fragment, &made_of).with_context(|| made_of.display().to_string())
 }
 
-fn run_make(tree: &Path, config: Option<&Path>, log: &Path, arguments: &[&str]) -> anyhow::Result<()> {
-    let log_file = File::options().create(true).append(true).open(log);
-    let log_file = log_file.with_context(|| log.display().to_string())?;
+fn run_make(
+    tree: &Path,
+    config: Option<&Path>,
+    (log, log_file): (&Path, &File),
+    arguments: &[&str],
+) -> anyhow::Result<()> {
     let mut command = Command::new("make");
     command.current_dir(tree).arg("ARCH=x86_64").args(arguments);
     if let Some(config) = config {
@@ -205,7 +211,7 @@ fn run_make(tree: &Path, config: Option<&Path>, log: &Path, arguments: &[&str]) 
     }
     // The same source gives the same kernel, whoever builds it.
     command.env("KBUILD_BUILD_USER", "exitspec").env("KBUILD_BUILD_HOST", "bed");
-    command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
+    command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file.try_clone()?);
     if !command.status().context("cannot start make")?.success() {
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();

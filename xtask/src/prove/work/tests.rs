@@ -180,3 +180,24 @@ fn a_bug_that_is_written_anew_has_not_run() {
     lab.bugs[0].proof = Proof::Anywhere(vec!["a".into(), "other".into()]);
     assert_eq!(lab.verdicts(), [Verdict::Open]);
 }
+
+#[test]
+fn what_is_committed_says_the_same_as_the_journal() {
+    let lab = Lab::of(vec![bug("a", &["a"]), bug("refused", &["b"]), bug("b", &["a"])]);
+    lab.run(&Shop::default(), 1).unwrap();
+    lab.run(&Shop::default(), 1).unwrap();
+    let records = Journal::read(&lab.path());
+    let settled = report::settled(&lab.bugs, &records);
+    assert_eq!(settled.len(), 3);
+    let verdicts = |records: &[Record]| {
+        report::found(&lab.bugs, records).into_iter().map(|(_, judged)| judged).collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(&settled), verdicts(&records));
+    assert_eq!(report::settled(&lab.bugs, &settled), settled);
+    // A bug of which nothing new was found keeps what is committed.
+    let mut later = settled.clone();
+    later.extend(
+        records.iter().filter(|record| matches!(record, Record::Trial(trial) if trial.bug == "f.b")).cloned(),
+    );
+    assert_eq!(report::settled(&lab.bugs, &later), settled);
+}
