@@ -28,11 +28,17 @@ pub(crate) fn settled(bugs: &[Bug], records: &[Record]) -> Vec<Record> {
     let all = bugs.iter().flat_map(|bug| newest(bug, records).into_iter().map(move |record| (bug, record)));
     let short = all.map(|(bug, record)| {
         let mut record = record.clone();
-        if let Record::Trial(trial) = &mut record {
-            let expected = bug.expected(trial.setting.bed);
-            // What would differ from run to run, and the many cases that said nothing.
-            trial.seconds = 0.0;
-            trial.asked.retain(|case| expected.contains(case) || trial.cases.contains_key(case));
+        match &mut record {
+            Record::Trial(trial) => {
+                let expected = bug.expected(trial.setting.bed);
+                // What differs from run to run, and the many cases that said nothing.
+                trial.seconds = 0.0;
+                trial.asked.retain(|case| expected.contains(case) || trial.cases.contains_key(case));
+                // What emulators and compilers say names places of this machine.
+                trial.trouble = trial.trouble.take().map(|_| "as its run's folder tells".to_owned());
+            }
+            Record::Unbuildable { log, .. } => log.clear(),
+            Record::Baseline { .. } => {}
         }
         record
     });

@@ -239,6 +239,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::prove::bugs::{Place, Proof};
 
     const NESTED: &str = "arch/x86/kvm/svm/nested.c";
 
@@ -280,6 +281,27 @@ mod tests {
             let error = edited(&[edit("f", find, "x")], original).unwrap_err().to_string();
             assert!(error.contains("f: ") && error.contains(count) && error.contains(find), "{error}");
         }
+    }
+
+    #[test]
+    fn a_bug_that_does_not_fit_is_named_with_its_place_and_file() {
+        let (_place, tree) = tree();
+        let bug = |find: &str| Bug {
+            id: "nested.b".into(),
+            breaks: "x".into(),
+            edits: vec![edit(NESTED, find, "x")],
+            undoes: None,
+            source: Vec::new(),
+            beds: Vec::new(),
+            params: std::collections::BTreeMap::new(),
+            proof: Proof::Anywhere(Vec::new()),
+            crash: false,
+            place: Place { file: "nested.toml".into(), line: 7 },
+        };
+        assert_eq!(tree.mistakes(&bug("one();")), None);
+        let mistake = tree.mistakes(&bug("two();")).unwrap();
+        let expected = "nested.toml:7: nested.b: arch/x86/kvm/svm/nested.c: this text is there 2 times";
+        assert!(mistake.starts_with(expected), "{mistake}");
     }
 
     #[test]
