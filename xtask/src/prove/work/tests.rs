@@ -179,6 +179,12 @@ fn a_bug_that_is_written_anew_has_not_run() {
     lab.bugs[0].edits[0].replace = "x".into();
     lab.bugs[0].proof = Proof::Anywhere(vec!["a".into(), "other".into()]);
     assert_eq!(lab.verdicts(), [Verdict::Open]);
+
+    let mut lab = Lab::of(vec![bug("refused", &["a"])]);
+    lab.run(&Shop::default(), 1).unwrap();
+    assert_eq!(lab.verdicts(), [Verdict::Unbuildable]);
+    lab.bugs[0].edits[0].replace = "y".into();
+    assert_eq!(lab.verdicts(), [Verdict::Open]);
 }
 
 #[test]
