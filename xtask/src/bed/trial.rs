@@ -87,7 +87,10 @@ impl Trial {
         let trouble = match ended {
             // It conforms, it deviates, or every case was skipped.
             Ok(0 | 1 | 4) => None,
-            Ok(status) => Some(anyhow!("the runner ended with status {status}")),
+            Ok(status) => {
+                let text = folder.path().join("text.log");
+                Some(anyhow!("the runner ended with status {status}; {} says why", text.display()))
+            }
             Err(error) => Some(error),
         };
         let trouble = trouble.map(|error| format!("{error:#}"));
