@@ -9,6 +9,7 @@ mod consumers;
 mod diff;
 mod engines;
 mod kernel;
+mod prove;
 mod report;
 mod schema;
 mod soak;
@@ -54,6 +55,8 @@ enum Verb {
     Report(report::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
+    /// Seed bugs into KVM, one at a time, and show which case catches each.
+    Prove(prove::Args),
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
     /// Check the reports with the tools that read them, fetched if need be: a step of `ci`.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Verb::BisectStep(args) => Ok(bisect::run(args)),
         Verb::Report(args) => report::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Prove(args) => prove::run(&args),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Consumers(args) => consumers::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

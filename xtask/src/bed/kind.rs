@@ -15,7 +15,10 @@ use super::qemu::{self, Qemu};
 use super::session::Machine;
 
 /// A kind of bed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// QEMU emulates a CPU with SVM.
     Amd,

@@ -21,7 +21,7 @@ mod initramfs;
 mod intel;
 pub(crate) mod kernel;
 pub(crate) mod kind;
-mod lock;
+pub(crate) mod lock;
 mod matrix;
 pub(crate) mod params;
 mod process;
@@ -32,6 +32,7 @@ mod runner_args;
 mod screen;
 mod session;
 mod suite;
+pub(crate) mod trial;
 mod unpack;
 
 use std::path::{Path, PathBuf};
@@ -127,6 +128,11 @@ pub(crate) fn is_to_be_had(kind: Kind, kernel: &Spec) -> bool {
 /// Where kernels and package lists are kept.
 pub(crate) fn folder() -> PathBuf {
     build::workspace().join("target").join("beds")
+}
+
+/// Where the runs are.
+pub(crate) fn runs() -> PathBuf {
+    run::runs()
 }
 
 /// What goes into the bed.

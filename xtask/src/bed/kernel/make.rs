@@ -25,28 +25,17 @@ impl Make<'_> {
         let log = self.place.join("build.log");
         let file = File::options().create(true).append(true).open(&log);
         let file = file.with_context(|| log.display().to_string())?;
-        let mut command = Command::new("make");
-        command
-            .current_dir(self.tree)
-            .arg("ARCH=x86_64")
-            .args(self.output.map(|to| format!("O={}", to.display())));
-        command.args(arguments).env("KCONFIG_ALLCONFIG", self.fragment());
-        // The same source gives the same kernel, whoever builds it.
-        command.env("KBUILD_BUILD_USER", "exitspec").env("KBUILD_BUILD_HOST", "bed");
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        if !command.status().context("cannot start make")?.success() {
-            let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
-            let lines: Vec<_> = text.lines().collect();
-            let last = lines[lines.len().saturating_sub(20)..].join("\n    ");
-            bail!("the kernel does not build; {} ends with\n    {last}", log.display());
-        }
-        Ok(())
+        run(self.tree, (&log, &file), |command| {
+            command.args(self.output.map(|to| format!("O={}", to.display())));
+            command.args(arguments).env("KCONFIG_ALLCONFIG", self.fragment());
+        })
     }
 
     /// Runs make with as many jobs as there are CPUs.
     pub(super) fn build(&self, targets: &[&str]) -> anyhow::Result<()> {
-        let jobs = format!("-j{}", std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-        self.run(&[&["-s", &jobs], targets].concat())
+        let parallel = in_parallel();
+        let parallel = parallel.each_ref().map(String::as_str);
+        self.run(&[&parallel, targets].concat())
     }
 
     /// Makes the small kernel's configuration; the symbols that `series` does not take.
@@ -59,9 +48,37 @@ impl Make<'_> {
         Ok(not_taken(FRAGMENT, &config, series))
     }
 
-    fn fragment(&self) -> PathBuf {
-        self.place.join("bed.config")
+    /// Where the configuration's source is while it builds.
+    pub(super) fn fragment(&self) -> PathBuf {
+        self.place.join("fragment")
     }
+}
+
+/// As many jobs as there are CPUs, and only what goes wrong.
+pub(super) fn in_parallel() -> [String; 2] {
+    ["-s".to_owned(), format!("-j{}", std::thread::available_parallelism().map_or(1, std::num::NonZero::get))]
+}
+
+/// Runs make in a tree, with what `asked` adds; the end of what it said if it fails. It and whatever it starts have
+/// the log open for as long as they run.
+pub(super) fn run(
+    tree: &Path,
+    (log, file): (&Path, &File),
+    asked: impl FnOnce(&mut Command),
+) -> anyhow::Result<()> {
+    let mut command = Command::new("make");
+    command.current_dir(tree).arg("ARCH=x86_64");
+    asked(&mut command);
+    // The same source gives the same kernel, whoever builds it.
+    command.env("KBUILD_BUILD_USER", "exitspec").env("KBUILD_BUILD_HOST", "bed");
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file.try_clone()?);
+    if !command.status().context("cannot start make")?.success() {
+        let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+        let lines: Vec<_> = text.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n    ");
+        bail!("the kernel does not build; {} ends with\n    {last}", log.display());
+    }
+    Ok(())
 }
 
 /// The symbols of the fragment that a configuration has otherwise.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::debian::{self, Unpacked};
-use super::make::{FRAGMENT, Make};
+use super::make::{self, FRAGMENT, Make};
 use crate::bed::apt::{self, Apt, Sources};
 
 /// The series that is built if none is named.
@@ -53,26 +53,9 @@ fn home(series: &str, folder: &Path) -> PathBuf {
 }
 
 fn build(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
-    if !apt::is_here() {
-        bail!(
-            "the small kernel is built from Debian's source, which is fetched by apt, and that is not here; name a kernel of your own by --kernel PATH"
-        );
-    }
-    install_tools(folder)?;
     let place = folder.join("build").join(format!("small-{series}"));
     let named = || format!("cannot build in {}", place.display());
-    // What an interrupted build has left.
-    remove(&place).with_context(named)?;
-    fs::create_dir_all(&place).with_context(named)?;
-    eprintln!("fetching the source of Debian's Linux {series}");
-    let package = format!("linux-source-{series}");
-    let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, &place))?;
-    let tree = unpack(&deb, &place, &package, "")?;
-    if !tree.join("Makefile").is_file() {
-        bail!("{} holds no {package}", deb.display());
-    }
-    eprintln!("building a small Linux {series}: this takes some minutes, once");
-    make(&tree, series, &place)?;
+    let tree = build_tree(series, folder, &place)?;
     let draft = place.join("kernel");
     let keep = || -> io::Result<()> {
         fs::create_dir_all(&draft)?;
@@ -91,7 +74,50 @@ fn build(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
     remove(&place).with_context(named)
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
+/// Fetches the source into `place` and builds it there, whatever was there before; the tree. `folder` keeps apt's lists.
+pub(crate) fn build_tree(series: &str, folder: &Path, place: &Path) -> anyhow::Result<PathBuf> {
+    if !apt::is_here() {
+        bail!(
+            "the small kernel is built from Debian's source, which is fetched by apt, and that is not here; name a kernel of your own by --kernel PATH"
+        );
+    }
+    install_tools(folder)?;
+    let named = || format!("cannot build in {}", place.display());
+    // What an interrupted build has left.
+    remove(place).with_context(named)?;
+    fs::create_dir_all(place).with_context(named)?;
+    eprintln!("fetching the source of Debian's Linux {series}");
+    let package = package(series);
+    let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, place))?;
+    let tree = unpack(&deb, place, &package, "")?;
+    if !tree.join("Makefile").is_file() {
+        bail!("{} holds no {package}", deb.display());
+    }
+    fs::remove_file(&deb).with_context(named)?;
+    eprintln!("building a small Linux {series}: this takes some minutes, once");
+    make(&tree, series, place)?;
+    Ok(tree)
+}
+
+/// Whether a tree of [`build_tree`] in this place is whole, and of the configuration as it is now.
+pub(crate) fn built_tree(series: &str, place: &Path) -> Option<PathBuf> {
+    let made_of = fs::read_to_string(place.join(MADE_OF)).ok()?;
+    let tree = place.join(package(series));
+    (made_of == FRAGMENT && tree.join("vmlinux").is_file()).then_some(tree)
+}
+
+/// Makes what `targets` name in a tree of [`build_tree`] anew; the end of what the compiler said if it does not. Whatever
+/// is started for that has `log` open for as long as it runs, also when this process is killed.
+pub(crate) fn make_again(tree: &Path, log: (&Path, &File), targets: &[&str]) -> anyhow::Result<()> {
+    make::run(tree, log, |command| drop(command.args(make::in_parallel()).args(targets)))
+}
+
+/// The package of a series' source, and the folder in it.
+fn package(series: &str) -> String {
+    format!("linux-source-{series}")
+}
+
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -133,7 +159,7 @@ pub(crate) fn part_of_source(
     place: &Path,
 ) -> anyhow::Result<PathBuf> {
     eprintln!("fetching the source of Debian's Linux {series}");
-    let package = format!("linux-source-{series}");
+    let package = package(series);
     let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, place))?;
     Ok(unpack(&deb, place, &package, part)?.join(part))
 }
@@ -169,7 +195,10 @@ fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
     if !lost.is_empty() {
         bail!("Linux {series} does not take what bed.config says of {}", lost.join(", "));
     }
-    make.build(&["vmlinux", "modules"])
+    make.build(&["vmlinux", "modules"])?;
+    // It gets its name in the end, so that it tells a whole build.
+    let made_of = place.join(MADE_OF);
+    fs::rename(make.fragment(), &made_of).with_context(|| made_of.display().to_string())
 }
 
 #[cfg(test)]

@@ -1,0 +1,77 @@
+use super::*;
+use crate::prove::bugs::{Bug, Place};
+use crate::prove::verdict::{InBed, Sight};
+
+fn bug(id: &str, proof: Proof) -> Bug {
+    Bug {
+        id: id.into(),
+        breaks: "One | two.".into(),
+        edits: Vec::new(),
+        undoes: Some("commit 1".into()),
+        source: Vec::new(),
+        beds: Kind::ALL.to_vec(),
+        params: BTreeMap::new(),
+        proof,
+        crash: false,
+        place: Place { file: "f.toml".into(), line: 1 },
+    }
+}
+
+fn judged(verdict: Verdict, amd: &[(&str, Sight)]) -> Judged {
+    let expected = amd.iter().map(|(case, sight)| ((*case).to_owned(), *sight)).collect();
+    let beds = [(Kind::Amd, InBed { expected, ..InBed::default() })].into();
+    Judged { verdict, beds }
+}
+
+#[test]
+fn the_page_tells_every_bug_every_share_and_every_case() {
+    let case = |list: &[&str]| Proof::Anywhere(list.iter().map(|case| (*case).to_owned()).collect());
+    let bugs = [
+        bug("f.caught", case(&["c.one"])),
+        bug("f.missed", case(&["c.two"])),
+        bug("g.silent", Proof::Unobservable("it is only slower".into())),
+    ];
+    let found: Found<'_> = vec![
+        (&bugs[0], judged(Verdict::Caught, &[("c.one", Sight::Fails)])),
+        (&bugs[1], judged(Verdict::Missed, &[("c.two", Sight::Holds)])),
+        (&bugs[2], Judged { verdict: Verdict::Unobservable, beds: BTreeMap::new() }),
+    ];
+    let cases = ["c.one", "c.two", "d.three", "d.four"].map(str::to_owned).into();
+    let unproved = [Unproved { patterns: vec!["d.th*".into()], reason: "in hardware.".into() }];
+    let releases = ["Linux 6.12.117".to_owned()].into();
+    let page = Page { found: &found, releases, cases: &cases, unproved: &unproved, peers: &Peers::default() };
+    let text = page.text();
+    for expected in [
+        "Tested: Linux 6.12.117. Of 3 bugs 2 could show; 1 of these are caught (50 %).",
+        "| family | bugs | caught | missed | unobservable |",
+        "| f | 2 | 1 | 1 |  |",
+        "| all | 3 | 1 | 1 | 1 |",
+        "| `f.caught` | One \\| two. *Undoes commit 1* | `c.one` | not run |",
+        "| `f.missed` | One \\| two. *Undoes commit 1* | **missed** | not run |",
+        "- `g.silent`: it is only slower",
+        "1 of 4 cases have been seen to catch a bug (25 %)",
+        "- `d.th*`: in hardware",
+        "| d | 2 | 0 | 1 |",
+        "- `c`: two",
+        "- `d`: four",
+    ] {
+        assert!(text.lines().any(|line| line.contains(expected)), "{expected}\n{text}");
+    }
+    assert_eq!(text, page.text());
+}
+
+#[test]
+fn long_lists_are_cut_in_cells_and_wrapped_in_text() {
+    let names: Vec<String> = (0..9).map(|n| format!("c.{n}")).collect();
+    let sights: Vec<(&str, Sight)> = names.iter().map(|name| (name.as_str(), Sight::Fails)).collect();
+    let cell = cell(&judged(Verdict::Partly, &sights), Kind::Amd);
+    assert_eq!(cell, "**partly caught** `c.0`, `c.1`, `c.2`, `c.3` and 5 more");
+    let text = wrapped(&"word ".repeat(60));
+    assert!(text.lines().all(|line| line.len() <= WIDTH) && text.lines().count() == 3, "{text}");
+}
+
+#[test]
+fn nearly_all_is_not_all() {
+    assert_eq!(percent(199, 200), "99 %");
+    assert_eq!(percent(0, 0), "-");
+}
