@@ -82,6 +82,8 @@ pub struct L2 {
     pub regs: Registers,
     /// L1's IF while L2 runs: what admits interrupts with virtual interrupt masking.
     pub host_interrupts: bool,
+    /// Whether VMRUN finds GIF set, which it need not: events that wait come between STGI and VMRUN then.
+    pub open: bool,
     /// Where a fault in L2 returns to: its own [`catch`](crate::catch), not L1's.
     catching: u64,
 }
@@ -98,8 +100,13 @@ impl L2 {
         VMCB.clear();
         IOPM.clear();
         MSRPM.clear();
-        let mut l2 =
-            Self { vmcb: Vmcb::new(&VMCB), regs: Registers::default(), host_interrupts: false, catching: 0 };
+        let mut l2 = Self {
+            vmcb: Vmcb::new(&VMCB),
+            regs: Registers::default(),
+            host_interrupts: false,
+            open: false,
+            catching: 0,
+        };
         let vmcb = &mut l2.vmcb;
         vmcb.intercept(exit::VMRUN);
         vmcb.intercept(exit::VMMCALL);
@@ -190,7 +197,9 @@ impl L2 {
         let catching = fault::swap_catching(self.catching);
         self.vmcb.set(field::RAX, self.regs.rax);
         // SAFETY: the pages exist; L2 does what its code does, which the scenario answers for.
-        unsafe { enter(&raw mut self.regs, self.vmcb.address(), HOST.address(), self.host_interrupts) };
+        unsafe {
+            enter(&raw mut self.regs, self.vmcb.address(), HOST.address(), self.host_interrupts, self.open);
+        }
         self.catching = fault::swap_catching(catching);
         self.regs.rax = self.vmcb.get(field::RAX);
         self.vmcb.set(field::TLB_CONTROL, 0);
@@ -261,7 +270,7 @@ pub(crate) extern "C" fn returned() {
 
 /// One round trip: registers of L2 loaded, VMRUN, registers stored. GIF is clear afterwards.
 #[unsafe(naked)]
-unsafe extern "C" fn enter(registers: *mut Registers, vmcb: u64, host: u64, interrupts: bool) {
+unsafe extern "C" fn enter(registers: *mut Registers, vmcb: u64, host: u64, interrupts: bool, open: bool) {
     naked_asm!(
         "push rbx; push rbp; push r12; push r13; push r14; push r15",
         "pushfq",
@@ -276,6 +285,10 @@ unsafe extern "C" fn enter(registers: *mut Registers, vmcb: u64, host: u64, inte
         "jz 2f",
         "sti",
         "2:",
+        "test r8b, r8b",
+        "jz 3f",
+        "stgi",
+        "3:",
         "mov rbx, [rdi + {rbx}]",
         "mov rcx, [rdi + {rcx}]",
         "mov rdx, [rdi + {rdx}]",

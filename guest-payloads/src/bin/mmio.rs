@@ -56,6 +56,18 @@ extern "C" fn load64(address: *mut u8) -> u64 {
     naked_asm!("mov rax, -1", guest::emulable!("load64_here"), "mov rax, [rdi]", "ret")
 }
 
+/// 16 bytes by way of XMM0, into `to`.
+#[unsafe(naked)]
+extern "C" fn load128(address: *mut u8, to: *mut u64) {
+    naked_asm!(guest::label!("load128_here"), "movdqu xmm0, [rdi]", "movdqu [rsi], xmm0", "ret")
+}
+
+/// 16 bytes by way of XMM0, from `data`.
+#[unsafe(naked)]
+extern "C" fn store128(address: *mut u8, data: *const u64) {
+    naked_asm!("movdqu xmm0, [rsi]", guest::label!("store128_here"), "movdqu [rdi], xmm0", "ret")
+}
+
 #[unsafe(naked)]
 extern "C" fn load_zero_extended(address: *mut u8) -> u64 {
     naked_asm!("mov rax, -1", guest::emulable!(), "movzx eax, word ptr [rdi]", "ret")
@@ -129,6 +141,15 @@ guest::scenario! {
         value("ax", load16(hole().wrapping_add(2)));
         value("eax", load32(hole().wrapping_add(4)));
         value("rax", load64(hole().wrapping_add(8)));
+    }
+
+    /// One read and one write of 16 bytes.
+    fn sixteen_bytes() {
+        let mut bytes = [0_u64; 2];
+        load128(hole(), bytes.as_mut_ptr());
+        value("low", bytes[0]);
+        value("high", bytes[1]);
+        store128(hole().wrapping_add(0x20), bytes.as_ptr());
     }
 
     /// MOVZX, MOVSX, MOVSXD.

@@ -189,6 +189,18 @@ guest::scenario! {
         value("interrupts", counted());
     }
 
+    /// The timer stands for longer than this guest runs, and is looked at when `ticks` are gone.
+    fn counts_on() {
+        apic::enable();
+        apic::write(reg::TIMER_DIVIDE, 0xb);
+        apic::write(reg::TIMER_INITIAL, u32::MAX);
+        let gone = arg("ticks").unwrap_or(0) as u32;
+        wait(|| apic::read(reg::TIMER_CURRENT) < u32::MAX - gone);
+        let before = apic::read(reg::TIMER_CURRENT);
+        pause();
+        value("goes on", (apic::read(reg::TIMER_CURRENT) <= before).into());
+    }
+
     /// The timer's deadline, `ticks` of the TSC ahead.
     fn tsc_deadline() {
         handle(VECTOR, Some(count_and_eoi));

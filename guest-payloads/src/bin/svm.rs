@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "reads spare RAM")]
 guest::payload!();
 
+use core::arch::x86_64::__cpuid;
+
 use guest::report::value;
 use guest::svm::{self, Exit, L2, exit, field};
 use guest::{arg, catch, code, control};
@@ -168,6 +170,20 @@ guest::scenario! {
                 l2.vmcb().set(field, value ^ bits);
             }
         }
+        l2.run().tell();
+        let mut sound = L2::new(hlt);
+        sound.vmcb().intercept(exit::HLT);
+        value("sound", sound.run().code);
+    }
+
+    /// VMRUN with a permission map whose first page is the last of the physical address space: the I/O map, or the MSR
+    /// map if `msr`. Then without.
+    fn map_across_the_end() {
+        let mut l2 = L2::of_case(hlt);
+        l2.vmcb().intercept(exit::HLT);
+        let last_page = (1 << (__cpuid(0x8000_0008).eax & 0xff)) - 0x1000;
+        let map = if arg("msr").is_some() { field::MSRPM_BASE_PA } else { field::IOPM_BASE_PA };
+        l2.vmcb().set(map, last_page);
         l2.run().tell();
         let mut sound = L2::new(hlt);
         sound.vmcb().intercept(exit::HLT);

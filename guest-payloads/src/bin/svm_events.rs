@@ -245,6 +245,7 @@ guest::scenario! {
     fn gif_after_exit() {
         let mut l2 = L2::of_case(two_nops);
         handle(2, Some(count));
+        l2.open = arg("open").is_some();
         host_acts();
         let exit = l2.run_and_stay_closed();
         host_acts();

@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "registers are read that only assembly reaches")]
 guest::payload!();
 
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 
 use guest::report::value;
 use guest::svm::{self, L2, field, int_ctl};
@@ -23,6 +23,10 @@ code! {
     vmsave: "vmsave rax", "ret";
     vmload: "vmload rax", "ret";
 
+    /// Reads CR2 and DR6, and gives them other numbers.
+    cr2_and_dr6: "mov rbx, cr2", "mov rsi, dr6", "mov eax, 0x6789a000", "mov cr2, rax",
+        "mov eax, 0xffff0ff2", "mov dr6, rax", "ret";
+
     /// Changes whatever it can, and leaves by VMMCALL: its stack is not sound any more.
     change_all: "mov rax, cr0", "xor rax, 0x10000", "mov cr0, rax", "mov rax, cr4", "xor rax, 8", "mov cr4, rax",
         "mov cr3, rbx",
@@ -33,6 +37,17 @@ code! {
         "mov rax, 0x1111", "mov rbx, 0x2222", "mov rcx, 0x3333", "mov rdx, 0x4444", "mov rsi, 0x5555",
         "mov rdi, 0x6666", "mov rbp, 0x7777", "mov rsp, 0x8888", "mov r8, 0x9999", "mov r15, 0xffff",
         guest::label!("all_changed"), "vmmcall";
+}
+
+#[unsafe(naked)]
+#[unsafe(link_section = ".user.text")]
+extern "C" fn cpuid_in_ring_3() {
+    naked_asm!(guest::label!("cpuid_in_ring_3_here"), "cpuid", "ud2")
+}
+
+/// L2, which leaves ring 0.
+extern "C" fn goes_to_ring_3() {
+    guest::check!(guest::ring3::run(cpuid_in_ring_3).is_some());
 }
 
 /// GDTR and IDTR, ten bytes each.
@@ -85,6 +100,25 @@ guest::scenario! {
         value("rbx", l2.regs.rbx);
         value("rdi", l2.regs.rdi);
         value("r15", l2.regs.r15);
+    }
+
+    /// CR2 and DR6 of the VMCB reach L2, and come back.
+    fn cr2_and_dr6_of_l2() {
+        let mut l2 = L2::of_case(cr2_and_dr6);
+        l2.vmcb().set(field::CR2, 0x1234_5000);
+        l2.vmcb().set(field::DR6, 0xffff_4ff1);
+        l2.run().tell();
+        value("cr2 in l2", l2.regs.rbx);
+        value("dr6 in l2", l2.regs.rsi);
+        value("cr2", l2.vmcb().get(field::CR2));
+        value("dr6", l2.vmcb().get(field::DR6));
+    }
+
+    /// L2 begins at CPL 0 and exits at CPL 3.
+    fn exit_from_ring_3() {
+        let mut l2 = L2::of_case(goes_to_ring_3);
+        l2.run().tell();
+        value("cpl", l2.vmcb().get(field::CPL));
     }
 
     /// VMSAVE, then VMLOAD of the same page with other values in it.
