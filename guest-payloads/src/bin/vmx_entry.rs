@@ -325,6 +325,13 @@ guest::scenario! {
         tell_entry(l2.try_run());
     }
 
+    /// L2 changes every register that it can; of what KVM reads back only if it is asked, `field` is the first.
+    fn changed_field() {
+        let mut l2 = L2::new(change_all);
+        l2.run();
+        value("field", l2.vmcs().get(Field(arg("field").unwrap_or(0) as u32)));
+    }
+
     /// L2 changes every register that it can.
     fn state() {
         let mut l2 = L2::new(change_all);
