@@ -192,8 +192,13 @@ impl L2 {
     /// Changes the EPT entry of the page at `gpa`: of 4 KiB below 4 MiB, of 2 MiB above; INVEPT follows. The new entry
     /// comes back.
     pub fn change_nested(&mut self, gpa: u64, with: impl FnOnce(u64) -> u64) -> u64 {
+        self.change_nested_by(2, gpa, with)
+    }
+
+    /// As [`Self::change_nested`]; the INVEPT is of type `kind`: 1 for this EPT pointer, 2 for all.
+    pub fn change_nested_by(&mut self, kind: u64, gpa: u64, with: impl FnOnce(u64) -> u64) -> u64 {
         let entry = pages::change_nested(gpa, with);
-        assert!(invept(2, 0).is_ok(), "INVEPT of all contexts");
+        assert!(invept(kind, self.vmcs.get(field::EPT_POINTER)).is_ok(), "INVEPT of type {kind}");
         entry
     }
 

@@ -281,6 +281,24 @@ guest::scenario! {
         tell(l2.run());
     }
 
+    /// Leads a page elsewhere and back, each time with an INVEPT of type `kind`.
+    fn ept_remapped() {
+        let probe = PROBE.0.get() as u64;
+        let mut l2 = prepared(load);
+        l2.nest_pages();
+        for (frame, number) in [(probe, 0x1111), (SPARE, 0x2222)] {
+            // SAFETY: spare RAM, and a page that is there for this.
+            unsafe { guest::mmio::write32(at(frame), number) };
+        }
+        l2.regs.rbx = probe;
+        for frame in [probe, SPARE, probe, SPARE] {
+            l2.change_nested_by(arg("kind").unwrap_or(2), probe, |_| frame | 0x37);
+            l2.go(load);
+            l2.run();
+            value("read", l2.regs.rax);
+        }
+    }
+
     /// Executes, and reads, a page whose EPT entry allows execution only.
     fn ept_execute_only() {
         let mut l2 = prepared(jump);

@@ -284,6 +284,17 @@ guest::scenario! {
         tell_entry(l2.try_run());
     }
 
+    /// One CR3-target value more than IA32_VMX_MISC allows, and as many as it does.
+    fn cr3_targets() {
+        const COUNT: Field = Field(0x400a);
+        let most = control::read_msr(vmx::MISC_MSR).unwrap_or(0) >> 16 & 0x1ff;
+        let mut l2 = L2::new(nothing);
+        l2.vmcs().set(COUNT, most + 1);
+        tell_entry(l2.try_run());
+        l2.vmcs().set(COUNT, most);
+        tell_entry(l2.try_run());
+    }
+
     /// MSRs that a VM entry loads and a VM exit stores and loads.
     fn msr_lists() {
         let mut l2 = L2::new(rdmsr);
@@ -312,6 +323,13 @@ guest::scenario! {
         l2.load_at_entry(&[]);
         l2.load_at_exit(&[]);
         tell_entry(l2.try_run());
+    }
+
+    /// L2 changes every register that it can; of what KVM reads back only if it is asked, `field` is the first.
+    fn changed_field() {
+        let mut l2 = L2::new(change_all);
+        l2.run();
+        value("field", l2.vmcs().get(Field(arg("field").unwrap_or(0) as u32)));
     }
 
     /// L2 changes every register that it can.

@@ -44,6 +44,7 @@ code! {
     open_then_out: "sti", "nop", guest::label!("open_out_here"), "out 0x80, al", guest::label!("behind_open_out"), "nop",
         "nop", "cli", "ret";
     shielded_cpuid: "sti", guest::label!("cpuid_here"), "cpuid", "cli", "ret";
+    alignment_and_fpu: "mov rax, cr0", "or eax, 0x40008", guest::label!("owned_ts_here"), "mov cr0, rax", "fninit", "ret";
     two_nops: guest::label!("first"), "nop", guest::label!("second"), "nop", "cli", "ret";
     spin: "sti", "2:", "pause", "jmp 2b";
     set_tpr: "mov eax, 5", "mov cr8, rax", "mov r9, cr8", "mov eax, 2", guest::label!("lower_tpr"), "mov cr8, rax",
@@ -352,7 +353,29 @@ guest::scenario! {
         l2.vmcs().set(field::PREEMPTION_TIMER, 0xf000_0000);
         tell(l2.run());
         let left = l2.vmcs().get(field::PREEMPTION_TIMER);
-        value("saved", (left > 0x1000_0000 && left <= 0xf000_0000).into());
+        value("saved", (left > 0x1000_0000 && left < 0xf000_0000).into());
+    }
+
+    /// A preemption timer of 0 behind an entry whose timer had much left.
+    fn preemption_timer_anew() {
+        let mut l2 = prepared(two_nops);
+        l2.vmcs().control(controls::PREEMPTION_TIMER, true);
+        l2.vmcs().set(field::PREEMPTION_TIMER, 0xf000_0000);
+        value("exit", l2.run().reason);
+        l2.go(two_nops);
+        l2.vmcs().set(field::PREEMPTION_TIMER, 0);
+        value("exit", l2.run().reason);
+    }
+
+    /// L2 sets CR0.AM, writes CR0.TS as the read shadow of L1 has it, which owns it and has it clear, and uses the FPU.
+    fn host_owned_ts() {
+        let mut l2 = prepared(alignment_and_fpu);
+        let cr0 = control::read_cr0();
+        l2.vmcs().set(field::CR0, cr0 & !0x4_0008);
+        l2.vmcs().set(field::CR0_MASK, 8);
+        l2.vmcs().set(field::CR0_SHADOW, cr0 | 8);
+        tell(l2.run());
+        value("changed", l2.vmcs().get(field::CR0) ^ cr0 & !0x4_0008);
     }
 
     /// The monitor trap flag: an exit after each instruction.
