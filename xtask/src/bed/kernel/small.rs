@@ -109,7 +109,9 @@ pub(crate) fn built_tree(series: &str, place: &Path) -> Option<PathBuf> {
 /// Makes what `targets` name in a tree of [`build_tree`] anew; the end of what the compiler said if it does not. Whatever
 /// is started for that has `log` open for as long as it runs, also when this process is killed.
 pub(crate) fn make_again(tree: &Path, log: (&Path, &File), targets: &[&str]) -> anyhow::Result<()> {
-    make::run(tree, log, |command| drop(command.args(make::in_parallel()).args(targets)))
+    make::run(tree, log, |command| {
+        command.args(make::in_parallel()).args(targets);
+    })
 }
 
 /// The package of a series' source, and the folder in it.
