@@ -11,11 +11,13 @@ use super::places::runs_folder;
 use super::{End, Stop};
 use crate::journal::Runs;
 use crate::manifest;
-use crate::report::{Results, json};
+use crate::report::{Results, html, json};
 
 /// A format of reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
+    /// A page for people: one file that needs neither network nor scripts
+    Html,
     /// Everything, as one JSON document; `--schema` prints its schema
     Json,
 }
@@ -24,6 +26,7 @@ impl Format {
     /// The file's name where several formats are written.
     const fn file(self) -> &'static str {
         match self {
+            Self::Html => "report.html",
             Self::Json => "report.json",
         }
     }
@@ -31,6 +34,7 @@ impl Format {
     /// The report.
     fn text(self, results: &Results, _about: &About) -> Result<String, String> {
         match self {
+            Self::Html => Ok(html::page(results)),
             Self::Json => json::text(results),
         }
     }

@@ -1,6 +1,7 @@
 //! Outcomes as people read them; one file per form. Knows nothing of KVM.
 
 mod console;
+pub mod html;
 pub mod json;
 mod paint;
 mod registers;
