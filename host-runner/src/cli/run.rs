@@ -75,8 +75,8 @@ impl Run {
         let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
         let good = outcome.verdict.is_good();
         self.progress.step(good);
-        let again = self.again(test);
-        let text = (!good).then(|| report::failure(case, &outcome, &again, self.paint));
+        let about = || self.about(test, case);
+        let text = (!good).then(|| report::failure(&case.id, Some(&about()), &outcome, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.insert(test.name.clone(), outcome);
         text.map_or(Ok(()), |text| Err(Failed::from(text)))

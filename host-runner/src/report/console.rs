@@ -3,25 +3,29 @@
 use super::Paint;
 use super::paint::safe;
 use super::registers;
-use crate::case::Case;
+use crate::journal::About;
 use crate::outcome::{Evidence, Outcome, TraceLine, Verdict};
 
-/// The report of one case that is not good.
-///
-/// `again` is the command that repeats it.
-pub fn failure(case: &Case, outcome: &Outcome, again: &str, paint: Paint) -> String {
+/// The report of one test that is not good. Without `about`, which old journals lack, it says less.
+pub fn failure(name: &str, about: Option<&About>, outcome: &Outcome, paint: Paint) -> String {
     let mut text = Text { paint, lines: Vec::new() };
     text.lines.push(format!("{}: {}", paint.bold(outcome.verdict.word()), safe(&outcome.reason)));
-    text.field("case", &format!("{}: {}", case.id, case.summary));
-    match &outcome.evidence {
-        Some(evidence) => text.evidence(case, evidence),
-        None => text.field("written", &format!("{}:{}", case.place.file, case.place.line)),
+    match about {
+        Some(about) => text.field("case", &format!("{name}: {}", about.summary)),
+        None => text.field("case", name),
     }
-    if matches!(outcome.verdict, Verdict::Fail | Verdict::Timeout | Verdict::Crash) {
-        text.field("means", &case.detects);
+    match (&outcome.evidence, about) {
+        (Some(evidence), about) => text.evidence(about, evidence),
+        (None, Some(about)) => text.field("written", &format!("{}:{}", about.place.file, about.place.line)),
+        (None, None) => {}
     }
-    text.field("see", &case.reference.join("; "));
-    text.field("again", again);
+    if let Some(about) = about {
+        if matches!(outcome.verdict, Verdict::Fail | Verdict::Timeout | Verdict::Crash) {
+            text.field("means", &about.detects);
+        }
+        text.field("see", &about.reference.join("; "));
+        text.field("again", &about.again);
+    }
     text.lines.join("\n")
 }
 
@@ -45,9 +49,10 @@ impl Text {
         }
     }
 
-    fn evidence(&mut self, case: &Case, evidence: &Evidence) {
-        let place = evidence.place.as_ref().unwrap_or(&case.place);
-        self.field("expected", &format!("{}:{}: {}", place.file, place.line, place.text));
+    fn evidence(&mut self, about: Option<&About>, evidence: &Evidence) {
+        if let Some(place) = evidence.place.as_ref().or(about.map(|about| &about.place)) {
+            self.field("expected", &format!("{}:{}: {}", place.file, place.line, place.text));
+        }
         for mismatch in &evidence.mismatches {
             self.field("", &format!("{} = {}", mismatch.field, mismatch.expected));
         }
@@ -98,26 +103,18 @@ fn diff(line: &TraceLine, paint: Paint) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{Basis, Budget, MachineSpec, Place, Requires};
+    use crate::case::{Basis, Place};
     use crate::exit::Mismatch;
     use crate::outcome::CodeLine;
 
-    fn case() -> Case {
-        Case {
-            id: "port-io.reset".into(),
+    fn about() -> About {
+        About {
             summary: "Moving RIP cancels the IN".into(),
             basis: Basis::KvmAbi,
             reference: vec!["commit 45def77ebf79".into(), "KVM API".into()],
             detects: "KVM completes the IN".into(),
-            payload: "p".into(),
-            scenario: "s".into(),
-            args: [].into(),
-            requires: Requires::default(),
-            machine: MachineSpec::default(),
-            budget: Budget::default(),
-            except: [].into(),
-            steps: Vec::new(),
             place: Place { file: "m.toml".into(), line: 3, column: 1, text: "port-io.reset".into() },
+            again: "cargo xtask test --exact port-io.reset".into(),
         }
     }
 
@@ -157,7 +154,7 @@ mod tests {
 
     #[test]
     fn everything_is_said_in_order() {
-        let text = failure(&case(), &outcome(), "cargo xtask test --exact port-io.reset", Paint::new(false));
+        let text = failure("port-io.reset", Some(&about()), &outcome(), Paint::new(false));
         let order = [
             "fail: rip differs",
             "port-io.reset: Moving RIP",
@@ -189,9 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn an_old_journal_says_what_it_can() {
+        let text = failure("port-io.reset", None, &outcome(), Paint::new(false));
+        assert!(text.contains("case      port-io.reset\n") && text.contains("rip = 0x12"), "{text}");
+        assert!(!text.contains("again"), "{text}");
+    }
+
+    #[test]
     fn colours_are_colours_only() {
-        let plain = failure(&case(), &outcome(), "cargo xtask test", Paint::new(false));
-        let colourful = failure(&case(), &outcome(), "cargo xtask test", Paint::new(true));
+        let plain = failure("port-io.reset", Some(&about()), &outcome(), Paint::new(false));
+        let colourful = failure("port-io.reset", Some(&about()), &outcome(), Paint::new(true));
         assert!(colourful.contains("\x1b[31m-"));
         let mut stripped = String::new();
         for part in colourful.split('\x1b') {

@@ -66,8 +66,6 @@ struct RunDocument {
     interrupted: bool,
     /// Whether the last line of its journal is cut off.
     torn: bool,
-    /// Whether the kernel reported something that belongs to no test: then the run deviates.
-    stray_kernel_reports: bool,
     /// What else is to be said of the run.
     remarks: Vec<String>,
     /// How many tests have which verdict; those without one are under `none`.
@@ -229,7 +227,6 @@ impl RunDocument {
             },
             interrupted: run.is_interrupted(),
             torn: run.torn,
-            stray_kernel_reports: run.has_stray(),
             remarks: run.remarks(),
             counts,
             tests: run.tests.iter().map(TestDocument::of).collect(),

@@ -12,7 +12,7 @@ mod variations;
 
 pub use console::failure;
 pub use paint::Paint;
-pub use results::{Results, Run, State, Test};
+pub use results::{Results, Run, STRAY, State, Test};
 pub use summary::{Summary, Tally};
 pub use table::{Column, Table};
 pub use variations::Variations;

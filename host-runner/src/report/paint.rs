@@ -59,9 +59,14 @@ pub(super) fn safe(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\t' => safe.push_str("    "),
-            c if c.is_control() => safe.extend(c.escape_default()),
+            c if c.is_control() || turns(c) => safe.extend(c.escape_default()),
             c => safe.push(c),
         }
     }
     safe
+}
+
+/// Separators of lines and paragraphs, and what changes the direction in which the rest is shown.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -10,7 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::journal::{Ended, Finished, Header, Record};
 use crate::manifest::Mistake;
-use crate::outcome::Verdict;
+use crate::outcome::{Evidence, Outcome, Verdict};
+
+/// The name under which stands what the kernel reported while no case ran. It makes a run deviate, so that it must be
+/// seen in every report.
+pub const STRAY: &str = "kernel-log.between-cases";
 
 /// Runs, and mistakes of the manifests if those were looked for.
 #[derive(Debug, Default)]
@@ -34,7 +38,8 @@ pub struct Run {
     pub begin: Option<SystemTime>,
     /// When the last thing happened that its journal tells.
     pub end: Option<SystemTime>,
-    /// Every test of the run, in its order; then any that nobody had selected, as a soak's.
+    /// Every test of the run, in its order; then any that nobody had selected, as a soak's. If the kernel reported
+    /// something between cases, [`STRAY`] is there, and has failed.
     pub tests: Vec<Test>,
     /// The ends of the run; none if it was interrupted.
     pub ended: Vec<Ended>,
@@ -109,7 +114,7 @@ impl Run {
             }
         }
         let moment = |text: &String| humantime::parse_rfc3339(text).ok();
-        let tests: Vec<Test> = names
+        let mut tests: Vec<Test> = names
             .into_iter()
             .map(|name| {
                 let begin = started.get(&name).and_then(moment);
@@ -121,6 +126,7 @@ impl Run {
                 Test { name, begin, state }
             })
             .collect();
+        tests.extend(stray(&ended));
         let over = |test: &Test| test.begin?.checked_add(test.duration());
         let begin = moment(&header.begun).or_else(|| tests.iter().filter_map(|test| test.begin).min());
         let end = tests.iter().filter_map(over).chain(ended.iter().filter_map(|end| moment(&end.at))).max();
@@ -132,7 +138,7 @@ impl Run {
         self.torn || self.tests.iter().any(|test| test.verdict().is_none())
     }
 
-    /// What is to be said of the run itself, a line each: what it lacks, and what the kernel reported between cases.
+    /// What is to be said of the run itself: what it lacks, and what went wrong without a verdict for it.
     pub fn remarks(&self) -> Vec<String> {
         let count = |is: fn(&State) -> bool| self.tests.iter().filter(|test| is(&test.state)).count();
         let mut remarks = Vec::new();
@@ -150,17 +156,12 @@ impl Run {
             remarks.push(format!("{} lines of its journal could not be read", self.unread));
         }
         for ended in &self.ended {
-            remarks.extend(ended.stray.iter().map(|report| {
-                format!("the kernel reported between cases, so the run deviates: {}", report.join("\n"))
-            }));
-            remarks.extend(ended.remarks.iter().cloned());
+            // A run that was resumed says the same again.
+            remarks.extend(
+                ended.remarks.iter().filter(|remark| !remarks.contains(remark)).cloned().collect::<Vec<_>>(),
+            );
         }
         remarks
-    }
-
-    /// Whether the kernel reported something that belongs to no case.
-    pub fn has_stray(&self) -> bool {
-        self.ended.iter().any(|ended| !ended.stray.is_empty())
     }
 }
 
@@ -203,6 +204,16 @@ impl Test {
     }
 }
 
+fn stray(ended: &[Ended]) -> Option<Test> {
+    let lines: Vec<String> = ended.iter().flat_map(|ended| &ended.stray).flatten().cloned().collect();
+    let title = lines.first()?;
+    let reason = format!("the kernel reported between cases: {title}");
+    let evidence = Evidence { kernel_log: lines, ..Evidence::default() };
+    let outcome = Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, reason) };
+    let state = State::Finished(Finished { outcome, duration: Duration::ZERO, about: None });
+    Some(Test { name: STRAY.to_owned(), begin: None, state })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -210,7 +221,6 @@ mod tests {
     use super::*;
     use crate::host::HostFacts;
     use crate::journal::{Fingerprint, Journal};
-    use crate::outcome::Outcome;
 
     fn journal(folder: &Path, selected: &[&str], verdicts: &[(&str, Verdict)]) -> PathBuf {
         fs::create_dir_all(folder).unwrap();
@@ -288,6 +298,26 @@ mod tests {
             "{remarks}"
         );
         assert!(remarks.contains("cut off") && remarks.contains("2 lines"), "{remarks}");
+    }
+
+    #[test]
+    fn what_the_kernel_said_between_cases_is_a_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = journal(folder.path(), &["a.b"], &[("a.b", Verdict::Pass)]);
+        let (reopened, _) = Journal::reopen(&path, None).unwrap();
+        let ended = Ended {
+            at: "2026-01-01T00:00:09Z".into(),
+            stray: vec![vec!["WARNING: x".into(), "end".into()]],
+            remarks: vec!["slow".into()],
+        };
+        for _ in 0..2 {
+            reopened.ended(ended.clone()).unwrap();
+        }
+        let run = Results::read(&[path]).unwrap().runs.remove(0);
+        assert_eq!(verdicts(&run), [("a.b", Some(Verdict::Pass)), (STRAY, Some(Verdict::Fail))]);
+        assert!(run.tests[1].reason().contains("WARNING: x"));
+        assert_eq!(run.remarks(), ["slow"], "once, though it was resumed");
+        assert!(!run.is_interrupted());
     }
 
     #[test]
