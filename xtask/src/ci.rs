@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 
 use crate::bed::kernel::Spec;
 use crate::bed::kind::Kind;
-use crate::{bed, build, schema};
+use crate::{bed, browser, build, schema};
 
 /// The variations in which nothing races with the guest, so that a verdict of theirs is the same each time.
 const STEADY: &str = "save-restore,live-migration,threads,dirty-log,dirty-ring,cpuid-min,coalesce";
@@ -45,6 +45,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     cmd!(sh, "cargo doc --quiet --workspace --no-deps --document-private-items").run()?;
     step("tests");
     cmd!(sh, "cargo test --quiet --workspace").run()?;
+    step("the HTML report in a browser");
+    match browser::find() {
+        Ok(program) => browser::check(&program)?,
+        Err(why) => println!("left out, since no browser can be had here\n{why:#}"),
+    }
     step("test-manifests/schema.json, written for editors");
     schema::run()?;
     if Path::new("/dev/kvm").exists() || args.require_kvm {

@@ -1,6 +1,7 @@
 //! Developer tasks, one file per verb: `cargo xtask <verb>`.
 
 mod bed;
+mod browser;
 mod build;
 mod ci;
 mod kernel;
@@ -33,6 +34,8 @@ enum Verb {
     Report(report::Args),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
+    /// Load the HTML report in a browser: its filters, what is there without scripts, pictures of it.
+    Browser,
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Soak(args) => soak::run(&args),
         Verb::Report(args) => report::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Browser => browser::run().map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };

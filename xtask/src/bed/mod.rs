@@ -6,7 +6,7 @@
 mod again;
 mod all;
 mod amd;
-mod apt;
+pub(crate) mod apt;
 pub(crate) mod args;
 mod bochs;
 mod boot;

@@ -47,14 +47,27 @@
     }
     said.value = active ? `${shown} of ${total} cases` : `${total} cases`;
   };
+
+  // The address remembers the filter, so that a view can be passed on: report.html#?verdict=fail
+  const fields = { text: '#f-text', verdict: '#f-mark', family: '#f-family', column: '#f-column' };
+  const remember = () => {
+    const set = Object.entries(fields).map(([name, id]) => [name, value(id)]).filter(([, what]) => what);
+    history.replaceState(null, '', set.length ? `#?${new URLSearchParams(set)}` : location.pathname);
+  };
+  const recall = () => {
+    const set = new URLSearchParams(location.hash.slice(2));
+    for (const [name, id] of Object.entries(fields)) if (one(id)) one(id).value = set.get(name) ?? '';
+  };
   form.hidden = false;
   form.addEventListener('submit', (event) => event.preventDefault());
-  form.addEventListener('input', filter);
-  form.addEventListener('reset', () => setTimeout(filter));
+  form.addEventListener('input', () => { filter(); remember(); });
+  form.addEventListener('reset', () => setTimeout(() => { filter(); remember(); }));
+  if (location.hash.startsWith('#?')) recall();
   filter();
 
   // A link into something that is closed opens it.
   const reveal = () => {
+    if (location.hash.startsWith('#?')) { recall(); filter(); return; }
     const target = location.hash && document.getElementById(location.hash.slice(1));
     if (!target) return;
     for (let at = target; at; at = at.parentElement) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::mark::Mark;
 use super::model::Model;
 use super::text::count;
+use crate::report::STRAY;
 
 /// What a run comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub(super) fn sentence(model: &Model<'_>, run: usize) -> Option<Sentence> {
             *mark = (*mark).max(cell.mark);
         }
     }
+    // It stands among the cases, and is none.
+    let stray = worst.remove(STRAY).is_some();
     let of = |marks: &[Mark]| worst.values().filter(|mark| marks.contains(mark)).count();
     let deviating = of(&[Mark::Fail, Mark::Timeout, Mark::Crash]);
     let (errors, stale, waived) = (of(&[Mark::Error]), of(&[Mark::Xpass]), of(&[Mark::Xfail]));
@@ -57,7 +60,7 @@ pub(super) fn sentence(model: &Model<'_>, run: usize) -> Option<Sentence> {
     let soon = if interrupted { ", as far as they were played" } else { "" };
     let (tone, verdict) = if deviating > 0 {
         (Tone::Deviates, format!("deviates from {deviating} of {}{soon}.", cases(played)))
-    } else if told.has_stray() {
+    } else if stray {
         (Tone::Deviates, "deviates: its kernel reported a fault between cases.".to_owned())
     } else if interrupted {
         (Tone::Unclear, "cannot be judged: the run was interrupted.".to_owned())
@@ -72,6 +75,9 @@ pub(super) fn sentence(model: &Model<'_>, run: usize) -> Option<Sentence> {
     let mut more = Vec::new();
     if deviating > 0 && errors > 0 {
         more.push(format!("In {} the suite is at fault.", cases(errors)));
+    }
+    if stray && deviating > 0 {
+        more.push("Its kernel reported a fault between cases.".to_owned());
     }
     if waived > 0 {
         more.push(format!("{} as waivers say.", count(waived, "case deviates", "cases deviate")));

@@ -7,7 +7,7 @@ use scraper::{ElementRef, Html, Selector};
 use sha2::Digest;
 
 use super::super::tests::about;
-use super::super::{Results, Run, State, Test};
+use super::super::{Results, Run, STRAY, State, Test};
 use super::text::is_unseen;
 use super::*;
 use crate::case::Place;
@@ -388,8 +388,12 @@ mod verdict {
     #[test]
     fn hears_of_the_kernel_between_cases() {
         let mut stray = of(&[Verdict::Pass]);
-        stray.ended[0].stray = vec![vec!["WARNING: at x".into()]];
-        let said = said(stray);
-        assert!(said.contains("deviates: its kernel reported") && said.contains("WARNING: at x"), "{said}");
+        stray.tests.push(test(STRAY, Verdict::Fail, "WARNING: at x"));
+        let said_of_it = said(stray);
+        assert!(said_of_it.contains("deviates: its kernel reported a fault"), "{said_of_it}");
+        let mut both = of(&[Verdict::Pass, Verdict::Fail]);
+        both.tests.push(test(STRAY, Verdict::Fail, "WARNING: at x"));
+        let said_of_both = said(both);
+        assert!(said_of_both.contains("deviates from 1 of 2 cases. Its kernel reported"), "{said_of_both}");
     }
 }
