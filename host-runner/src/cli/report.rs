@@ -11,13 +11,23 @@ use super::places::runs_folder;
 use super::{End, Stop};
 use crate::journal::Runs;
 use crate::manifest;
-use crate::report::{Results, html, json};
+use crate::report::{Results, github, html, json, junit, kcidb, ktap, sarif};
 
 /// A format of reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// A page for people: one file that needs neither network nor scripts
     Html,
+    /// JUnit XML, which most CI systems show
+    Junit,
+    /// KTAP version 1, which kernel CI reads
+    Ktap,
+    /// JSON for KernelCI's database, schema 5.3
+    Kcidb,
+    /// SARIF 2.1.0, for code scanning: findings at the manifests' lines
+    Sarif,
+    /// GitHub's workflow commands, which annotate the manifests' lines
+    Github,
     /// Everything, as one JSON document; `--schema` prints its schema
     Json,
 }
@@ -27,14 +37,24 @@ impl Format {
     const fn file(self) -> &'static str {
         match self {
             Self::Html => "report.html",
+            Self::Junit => "junit.xml",
+            Self::Ktap => "ktap.txt",
+            Self::Kcidb => "kcidb.json",
+            Self::Sarif => "report.sarif",
+            Self::Github => "github.txt",
             Self::Json => "report.json",
         }
     }
 
     /// The report.
-    fn text(self, results: &Results, _about: &About) -> Result<String, String> {
+    fn text(self, results: &Results, about: &About) -> Result<String, String> {
         match self {
             Self::Html => Ok(html::page(results)),
+            Self::Junit => junit::text(results),
+            Self::Ktap => Ok(ktap::text(results)),
+            Self::Kcidb => kcidb::text(results, &about.origin),
+            Self::Sarif => sarif::text(results, &about.sources),
+            Self::Github => Ok(github::text(results, &about.sources)),
             Self::Json => json::text(results),
         }
     }

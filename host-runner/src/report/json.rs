@@ -23,7 +23,13 @@ pub fn text(results: &Results) -> Result<String, String> {
         mistakes: results.mistakes.iter().map(MistakeDocument::of).collect(),
     };
     let text = serde_json::to_string_pretty(&document).map_err(|error| error.to_string())?;
-    Ok(text + "\n")
+    // JSON allows control characters above U+007E as they are, and a terminal obeys some of them.
+    let escaped = text.chars().map(|c| match c {
+        '\n' => c.to_string(),
+        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    });
+    Ok(escaped.collect::<String>() + "\n")
 }
 
 /// The JSON Schema of the document.

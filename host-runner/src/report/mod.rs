@@ -1,13 +1,19 @@
 //! Outcomes as people read them; one file per form. Knows nothing of KVM.
 
 mod console;
+pub mod github;
 pub mod html;
 pub mod json;
+pub mod junit;
+pub mod kcidb;
+pub mod ktap;
 mod paint;
 mod registers;
 mod results;
+pub mod sarif;
 mod summary;
 mod table;
+mod text;
 mod variations;
 
 pub use console::failure;

@@ -66,7 +66,7 @@ pub(super) fn safe(text: &str) -> String {
     safe
 }
 
-/// Separators of lines and paragraphs, and what changes the direction in which the rest is shown.
+/// Separators of lines and paragraphs, what changes the direction in which the rest is shown, and what no XML may have.
 fn turns(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

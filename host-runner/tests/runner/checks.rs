@@ -11,6 +11,10 @@ use nix::sys::stat::Mode;
 
 use crate::fake::REAL_DEVICE;
 use crate::lab::Lab;
+use crate::reports::{
+    a_killed_run_is_reported_with_what_it_lacks, mistakes_of_manifests_are_reported, no_text_breaks_a_format,
+    no_verdict_is_lost_in_any_format, reports_are_written_at_the_end_of_a_run, where_reports_go,
+};
 use crate::variations::{
     a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
     a_soak_tells_a_deviation_once_and_counts_it, tests_are_named_and_counted, waivers_know_variations,
@@ -50,6 +54,12 @@ pub(crate) fn all() -> Vec<Trial> {
         waivers_know_variations,
         a_killed_run_goes_on_with_its_variations,
         a_soak_tells_a_deviation_once_and_counts_it,
+        no_verdict_is_lost_in_any_format,
+        no_text_breaks_a_format,
+        a_killed_run_is_reported_with_what_it_lacks,
+        reports_are_written_at_the_end_of_a_run,
+        where_reports_go,
+        mistakes_of_manifests_are_reported,
     ]
 }
 
@@ -135,7 +145,7 @@ fn a_kernel_report_fails_its_case() {
 }
 
 /// Starts a run and kills it while the case `gate` runs.
-fn die_at_the_gate(lab: &Lab, more: &[&str]) {
+pub(crate) fn die_at_the_gate(lab: &Lab, more: &[&str]) {
     let mut command = lab.command(&["--test-threads=1"]);
     let mut supervisor = command.args(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let pid = wait_for("the gate case to run", || {

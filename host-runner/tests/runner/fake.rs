@@ -65,6 +65,21 @@ fn sleep_for_ever() -> ! {
     }
 }
 
+/// Everything that a reader of reports could trip over.
+pub(crate) const HOSTILE: &str = "]]></failure>\x1b[31m\u{0}\u{7}\r\nok 1 t # SKIP x\nnot ok 9 t\n# Subtest: x\n1..0\nKTAP version 1\n\
+    reboot: System halted # SKIP \u{85}\u{2028}\u{202e}::error::x%0A{0}[a](1)&lt;<!--\u{fffe} \u{1f600}";
+
+fn hostile() -> Outcome {
+    let evidence = Evidence {
+        guest: vec![HOSTILE.to_owned()],
+        kernel_log: HOSTILE.lines().map(str::to_owned).collect(),
+        registers: vec![("rflags".to_owned(), u64::MAX)],
+        stderr: vec!["Kernel panic - not syncing: VFS: x".to_owned()],
+        ..Evidence::default()
+    };
+    Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, format!("SKIP {HOSTILE}")) }
+}
+
 impl Suite for Fake {
     fn cases(&self) -> &[Case] {
         &self.cases
@@ -100,6 +115,7 @@ impl Suite for Fake {
             }
             "fail" => Outcome::new(Verdict::Fail, "rax is 0x7"),
             "error" => Outcome::new(Verdict::Error, "the case is broken"),
+            "hostile" => hostile(),
             "timeout" => Outcome::new(Verdict::Timeout, "no exit within 5 ms"),
             "panic" => panic!("a bug of ours"),
             "abort" => std::process::abort(),

@@ -66,6 +66,10 @@ impl Lab {
         // A verb comes before its options.
         let (verb, arguments) = match arguments {
             ["soak", rest @ ..] => (Some("soak"), rest),
+            ["report", rest @ ..] => {
+                command.args(["report", &format!("--run-dir={}", self.path("runs").display())]).args(rest);
+                return command;
+            }
             all => (None, all),
         };
         command.args(verb);

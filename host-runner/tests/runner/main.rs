@@ -7,6 +7,7 @@
 mod checks;
 mod fake;
 mod lab;
+mod reports;
 mod variations;
 
 use std::process::ExitCode;

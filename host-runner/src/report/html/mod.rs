@@ -107,7 +107,7 @@ fn index(model: &Model<'_>, anchors: &Anchors<'_>) -> Markup {
     html! {
         @if !cases.is_empty() {
             nav.index aria-labelledby="index-title" {
-                h2 #index-title { "What deviates" }
+                h2 #index-title { "What to look at" }
                 table.index {
                     thead { tr { th scope="col" { "Verdict" } th scope="col" { "Case" } th scope="col" { "What was seen" } } }
                     tbody {

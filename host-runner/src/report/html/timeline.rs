@@ -80,12 +80,22 @@ fn host_step(expected: &str) -> &'static str {
 
 /// A line such as `exit io port=0x61 size=1`, with the fields that differ marked if it is the one that decided.
 fn marked(text: &str, fields: &[&str], decided: bool) -> Markup {
-    let differs =
-        |word: &str| word.split_once('=').is_some_and(|(name, _)| decided && fields.contains(&name));
+    let mut inside = false;
+    let words = text.split(' ').map(|word| {
+        // A value goes on until the next field: `rip=at reset`, `dr6=0x1 under mask 0x400f`.
+        if let Some((name, _)) = word.split_once('=') {
+            inside = decided && fields.contains(&name);
+        } else if word.starts_with('[') {
+            inside = false;
+        }
+        let marked = inside;
+        inside &= !word.ends_with(',');
+        (word, marked)
+    });
     html! {
-        @for (index, word) in text.split(' ').enumerate() {
+        @for (index, (word, marked)) in words.enumerate() {
             @if index > 0 { " " }
-            @if differs(word) { mark { (Shown(word)) } } @else { (Shown(word)) }
+            @if marked { mark { (Shown(word)) } } @else { (Shown(word)) }
         }
     }
 }
@@ -171,6 +181,19 @@ mod tests {
         assert!(html.contains("<code>0x<mark>0</mark>03<mark>1</mark>52</code>"), "{html}");
         let html = one("hlt", "0x3152 <b>");
         assert!(html.contains("<code>hlt</code>") && html.contains("0x3152 &lt;b&gt;"), "{html}");
+    }
+
+    #[test]
+    fn a_field_is_marked_with_all_of_its_value() {
+        let marks = |text: &str| marked(text, &["rip"], true).into_string().replace("mark", "m");
+        assert_eq!(marks("exit hlt rip=at reset rax=0x1"), "exit hlt <m>rip=at</m> <m>reset</m> rax=0x1");
+        assert_eq!(marks("exit hlt rip=0x1, 2 times"), "exit hlt <m>rip=0x1,</m> 2 times");
+        assert_eq!(marks("exit hlt rip=0x1 [at x]=0x5"), "exit hlt <m>rip=0x1</m> [at x]=0x5");
+        assert_eq!(
+            marked("rip=0x1", &["rip"], false).into_string(),
+            "rip=0x1",
+            "it is not the one that decided"
+        );
     }
 
     #[test]
