@@ -134,7 +134,7 @@ fn seen(evidence: &Evidence) -> Markup {
                 summary { "Registers" }
                 ul.registers {
                     @for (name, value) in &evidence.registers {
-                        li { code { (Shown(&registers::line(name, *value))) } }
+                        li { code { (Shown(&register(name, *value))) } }
                     }
                 }
             }
@@ -143,6 +143,13 @@ fn seen(evidence: &Evidence) -> Markup {
         (lines("Its process wrote", &evidence.stderr))
         (lines("Kernel log", &evidence.kernel_log))
     }
+}
+
+/// `rflags      0x0000000000000202  IF`: names as long as `cs.selector` leave the values in a column.
+fn register(name: &str, value: u64) -> String {
+    let line = registers::line(name, value);
+    let rest = line.strip_prefix(name).unwrap_or_default().trim_start();
+    format!("{name:<12}{rest}")
 }
 
 fn code(lines: &[CodeLine]) -> Markup {
