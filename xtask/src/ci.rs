@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Fail where a bed cannot be had, instead of leaving it out.
     #[arg(long)]
     require_bed: bool,
+    /// Fail where a tool that reads reports cannot be had, instead of leaving it out.
+    #[arg(long)]
+    require_consumers: bool,
 }
 
 /// Runs every check, in the order in which a mistake is cheapest to find.
@@ -50,6 +53,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Ok(program) => browser::check(&program)?,
         Err(why) => println!("left out, since no browser can be had here\n{why:#}"),
     }
+    step("reports: their consumers' own parsers");
+    crate::consumers::check(args.require_consumers)?;
     step("test-manifests/schema.json, written for editors");
     schema::run()?;
     if Path::new("/dev/kvm").exists() || args.require_kvm {

@@ -4,6 +4,7 @@ mod bed;
 mod browser;
 mod build;
 mod ci;
+mod consumers;
 mod kernel;
 mod report;
 mod schema;
@@ -38,6 +39,8 @@ enum Verb {
     Browser,
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
+    /// Check the reports with the tools that read them, fetched if need be: a step of `ci`.
+    Consumers(consumers::Args),
     /// Write test-manifests/schema.json, with which editors check manifests.
     Schema,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Browser => browser::run().map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Consumers(args) => consumers::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };
     match done {

@@ -12,7 +12,7 @@ use super::folder::RunFolder;
 use super::kind::Kind;
 use super::matrix::worst;
 use super::run::{self, Plan};
-use super::{RunnerArgs, Trouble, build_suite, in_folder, matrix, plan, suite, unusable};
+use super::{RunnerArgs, Trouble, build_suite, in_folder, matrix, plan, reports, suite, unusable};
 
 /// Runs everywhere; the worst exit status.
 pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
@@ -44,6 +44,8 @@ pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
         let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
         if !folders.is_empty() {
             status = worst(status, matrix::table(&plan.suite.runner, &folders, true)?);
+            // In the place of this machine's own.
+            reports::write(&plan.suite.runner, &folders, plan.runner.report_dir.as_deref())?;
         }
     }
     Ok(status)

@@ -66,6 +66,10 @@ mod tests {
             Told::by(br#"{"event":"started","case":"a.b","at":"now","limit_ms":150000}"#),
             Told::Journal(Journal::Started { case: "a.b".into(), limit_ms: Some(150_000) })
         );
+        assert_eq!(
+            Told::by(br#"{"event":"ended","at":"now","stray":[],"remarks":[]}"#),
+            Told::Journal(Journal::Ended {})
+        );
         for garbage in [&b""[..], b"{", b"\xff\xfe", b"[1]", br#"{"event":"other"}"#, b"BUG: kernel"] {
             assert_eq!(Told::by(garbage), Told::Garbage);
         }

@@ -11,7 +11,7 @@ use anyhow::Context;
 use super::folder::RunFolder;
 use super::params::Params;
 use super::run::{self, Plan};
-use super::unusable;
+use super::{reports, unusable};
 
 /// Runs the suite under each of these, `jobs` at once; the worst exit status.
 pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u8> {
@@ -45,6 +45,7 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     if !folders.is_empty() {
         let paths: Vec<_> = folders.iter().map(|folder| folder.path()).collect();
         status = worst(status, table(&plan.suite.runner, &paths, false)?);
+        reports::write(&plan.suite.runner, &paths, plan.runner.report_dir.as_deref())?;
     }
     Ok(status)
 }

@@ -25,6 +25,7 @@ mod matrix;
 mod params;
 mod process;
 mod qemu;
+mod reports;
 mod run;
 mod runner_args;
 mod session;
@@ -191,7 +192,9 @@ fn one(plan: &Plan, resumed: Option<RunFolder>) -> anyhow::Result<u8> {
         None if plan.params == Params::default() => RunFolder::create(&runs, kind.name())?,
         None => RunFolder::create(&runs, &format!("{kind}-{}", plan.params))?,
     };
-    Ok(in_folder(plan, &folder))
+    let status = in_folder(plan, &folder);
+    reports::write(&plan.suite.runner, &[folder.path()], plan.runner.report_dir.as_deref())?;
+    Ok(status)
 }
 
 /// Runs and says where the results are; the exit status.

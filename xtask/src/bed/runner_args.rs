@@ -20,6 +20,8 @@ pub(crate) struct RunnerArgs {
     /// `--timeout-scale`
     pub(crate) timeout_scale: Option<f64>,
     pub(crate) color: Option<String>,
+    /// `--report-dir`, which is no folder of the machine's.
+    pub(crate) report_dir: Option<PathBuf>,
 }
 
 /// The run to go on with.
@@ -51,6 +53,7 @@ impl RunnerArgs {
                 "--manifests" => args.manifests = Some(value()?.into()),
                 "--payloads" => args.payloads = Some(value()?.into()),
                 "--waivers" => args.waivers.push(value()?.into()),
+                "--report-dir" => args.report_dir = Some(value()?.into()),
                 "--color" => args.color = Some(value()?),
                 "--resume" => {
                     args.resume =
@@ -121,6 +124,8 @@ mod tests {
         let args = parse("--vary kick,threads --vary-depth 2 --forget tsc state").unwrap();
         assert_eq!(args.selection, ["state"]);
         assert_eq!(args.rest, ["--vary=kick,threads", "--vary-depth=2", "--forget=tsc"]);
+        let args = parse("--report-dir=a smm").unwrap();
+        assert_eq!((args.report_dir, args.rest.len()), (Some(PathBuf::from("a")), 0));
         assert_eq!(parse("--resume").unwrap().resume, Some(Resumed::Newest));
         assert_eq!(parse("--resume=run").unwrap().resume, Some(Resumed::Named("run".into())));
         assert_eq!(parse("-- --resume").unwrap().selection, ["--", "--resume"]);

@@ -116,7 +116,9 @@ impl<'a> Model<'a> {
             }
         }
         // What is worst first, and then what was seen first.
-        found.values_mut().for_each(|ways| ways.sort_by_key(|way| Reverse(way.mark)));
+        for ways in found.values_mut() {
+            ways.sort_by_key(|way| Reverse(way.mark));
+        }
         found
     }
 

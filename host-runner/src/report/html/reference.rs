@@ -12,9 +12,12 @@ const KVM_RUN: &str = "the-kvm-run-structure";
 
 /// A reference; manuals of vendors stay text.
 pub(super) fn link(reference: &str) -> Markup {
-    match target(reference) {
-        Some(url) => html! { a href=(url) rel="noreferrer" { (Shown(reference)) } },
-        None => html! { (Shown(reference)) },
+    html! {
+        @if let Some(url) = target(reference) {
+            a href=(url) rel="noreferrer" { (Shown(reference)) }
+        } @else {
+            (Shown(reference))
+        }
     }
 }
 

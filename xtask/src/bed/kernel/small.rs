@@ -69,7 +69,10 @@ fn build(series: &str, folder: &Path, home: &Path) -> anyhow::Result<()> {
     eprintln!("fetching the source of Debian's Linux {series}");
     let package = format!("linux-source-{series}");
     let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, &place))?;
-    let tree = unpack(&deb, &place, &package)?;
+    let tree = unpack(&deb, &place, &package, "")?;
+    if !tree.join("Makefile").is_file() {
+        bail!("{} holds no {package}", deb.display());
+    }
     eprintln!("building a small Linux {series}: this takes some minutes, once");
     make(&tree, series, &place)?;
     let draft = place.join("kernel");
@@ -124,8 +127,21 @@ fn install_tools(folder: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Unpacks the source that is in a package; the tree.
-fn unpack(deb: &Path, place: &Path, package: &str) -> anyhow::Result<PathBuf> {
+/// A folder of the kernel's source, such as `tools/testing/kunit`, unpacked below `place`. `folder` keeps lists.
+pub(crate) fn part_of_source(
+    series: &str,
+    part: &str,
+    folder: &Path,
+    place: &Path,
+) -> anyhow::Result<PathBuf> {
+    eprintln!("fetching the source of Debian's Linux {series}");
+    let package = format!("linux-source-{series}");
+    let deb = debian::from_anywhere(series, folder, |apt| apt.download(&package, place))?;
+    Ok(unpack(&deb, place, &package, part)?.join(part))
+}
+
+/// Unpacks the source that is in a package, or the part of it; the tree.
+fn unpack(deb: &Path, place: &Path, package: &str, part: &str) -> anyhow::Result<PathBuf> {
     let status = Command::new("dpkg-deb").arg("-x").args([deb, place]).status();
     if !status.context("cannot start dpkg-deb")?.success() {
         bail!("dpkg-deb cannot unpack {}", deb.display());
@@ -134,6 +150,9 @@ fn unpack(deb: &Path, place: &Path, package: &str) -> anyhow::Result<PathBuf> {
     let packed = File::open(&archive).with_context(|| archive.display().to_string())?;
     let mut tar = Command::new("tar");
     tar.args(["-x", "-C"]).arg(place);
+    if !part.is_empty() {
+        tar.arg(Path::new(package).join(part));
+    }
     let mut tar = tar.stdin(Stdio::piped()).spawn().context("cannot start tar")?;
     let mut to = tar.stdin.take().context("tar has no standard input")?;
     let copied = io::copy(&mut lzma_rust2::XzReader::new(BufReader::new(packed), true), &mut to);
@@ -143,11 +162,7 @@ fn unpack(deb: &Path, place: &Path, package: &str) -> anyhow::Result<PathBuf> {
         bail!("tar cannot unpack {}", archive.display());
     }
     copied.with_context(|| format!("cannot unpack {}", archive.display()))?;
-    let tree = place.join(package);
-    if !tree.join("Makefile").is_file() {
-        bail!("{} holds no {package}", archive.display());
-    }
-    Ok(tree)
+    Ok(place.join(package))
 }
 
 fn make(tree: &Path, series: &str, place: &Path) -> anyhow::Result<()> {
