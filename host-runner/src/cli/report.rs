@@ -123,7 +123,8 @@ pub(super) fn write_all(
     Ok(())
 }
 
-fn usage(error: impl ToString) -> Stop {
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+fn usage(error: std::io::Error) -> Stop {
     Stop::Usage(error.to_string())
 }
 

@@ -43,6 +43,7 @@ impl Run {
         let limit = time_limit(case, self.timeout_scale * f64::from(variation::slowness(&test.combo)));
         self.keep(|journal| journal.started(&test.name, limit))?;
         let start = Instant::now();
+        self.progress.start(&test.name);
         let once = |what: &Played| {
             self.kernel_log.begin(&test.name);
             let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(&test.name, pid));
@@ -74,7 +75,7 @@ impl Run {
     fn settle(&self, test: &Test, outcome: Outcome) -> Result<(), Failed> {
         let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
         let good = outcome.verdict.is_good();
-        self.progress.step(good);
+        self.progress.step(&test.name, good);
         let about = || self.about(test, case);
         let text = (!good).then(|| report::failure(&case.id, Some(&about()), &outcome, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,7 +48,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         waivers,
         paint,
         again: args.again.clone(),
-        progress: Progress::new(begun.todo.len()),
+        progress: Progress::new(args, begun.todo.iter().map(|test| test.name.as_str())),
         timeout_scale,
         seed: begun.seed,
         outcomes: Mutex::new(begun.done),

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::results::{Results, Run, Test};
+use super::text;
 use crate::case::{Basis, Combo, Place};
 use crate::exit::Mismatch;
 use crate::outcome::{CodeLine, Evidence, TraceLine, Verdict};
@@ -22,14 +23,7 @@ pub fn text(results: &Results) -> Result<String, String> {
         runs: results.runs.iter().map(RunDocument::of).collect(),
         mistakes: results.mistakes.iter().map(MistakeDocument::of).collect(),
     };
-    let text = serde_json::to_string_pretty(&document).map_err(|error| error.to_string())?;
-    // JSON allows control characters above U+007E as they are, and a terminal obeys some of them.
-    let escaped = text.chars().map(|c| match c {
-        '\n' => c.to_string(),
-        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
-        c => c.to_string(),
-    });
-    Ok(escaped.collect::<String>() + "\n")
+    text::json(&document)
 }
 
 /// The JSON Schema of the document.

@@ -24,15 +24,19 @@ pub fn text(results: &Results, origin: &str) -> Result<String, String> {
         checkouts
             .entry(id.clone())
             .or_insert_with(|| json!({ "id": id, "origin": origin, "comment": comment, "valid": true }));
-        builds.entry(id.clone()).or_insert_with(|| {
+        let build = builds.entry(id.clone()).or_insert_with(|| {
             json!({
                 "id": id,
                 "origin": origin,
                 "checkout_id": id,
                 "architecture": "x86_64",
                 "comment": comment,
+                "misc": { "runs": {} },
             })
         });
+        // Said once, and not with each of thousands of tests.
+        build["misc"]["runs"][text::line(&run.name)] =
+            json!({ "remarks": run.remarks(), "params": run.header.host.params });
         for test in &run.tests {
             let told = self::test(run, test, &id, origin);
             if test.verdict() == Some(Verdict::Xfail) {
@@ -68,12 +72,11 @@ pub fn text(results: &Results, origin: &str) -> Result<String, String> {
         "issues": list(issues),
         "incidents": incidents,
     });
-    serde_json::to_string_pretty(&report).map(|text| text + "\n").map_err(|error| error.to_string())
+    text::json(&report)
 }
 
 fn test(run: &Run, test: &Test, build: &str, origin: &str) -> Value {
-    let host: BTreeMap<String, String> =
-        text::host(run).into_iter().map(|(name, value)| (text::line(&name), text::line(&value))).collect();
+    let host = &run.header.host;
     let status = match test.verdict() {
         // A stale waiver is our list's mistake: the kernel holds.
         Some(Verdict::Pass | Verdict::Xpass) => "PASS",
@@ -87,7 +90,10 @@ fn test(run: &Run, test: &Test, build: &str, origin: &str) -> Value {
         "id": format!("{origin}:{}:{}", text::line(&run.name), text::line(&test.name)),
         "origin": origin,
         "build_id": build,
-        "environment": { "comment": text::line(&run.header.host.to_string()), "misc": host },
+        "environment": {
+            "comment": text::line(&host.to_string()),
+            "misc": { "bed": host.bed, "backend": host.backend, "kernel": host.kernel, "cpu": host.cpu },
+        },
         "path": format!("exitspec.{}", path(&test.name)),
         "status": status,
         "duration": test.duration().as_secs_f64(),
@@ -95,7 +101,6 @@ fn test(run: &Run, test: &Test, build: &str, origin: &str) -> Value {
             "test": text::line(&test.name),
             "verdict": test.verdict(),
             "run": text::line(&run.name),
-            "remarks": run.remarks(),
         },
     });
     let about = test.finished().and_then(|finished| finished.about.as_deref());

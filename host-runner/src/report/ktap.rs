@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::junit::families;
-use super::results::{Results, Run, State, Test};
+use super::results::{Results, Run, Test};
 use super::text;
 use crate::outcome::Verdict;
 
@@ -53,15 +53,14 @@ fn case(text: &mut String, number: usize, test: &Test) {
     for line in text::details(test).lines() {
         let _ = writeln!(text, "    # {}", clean(line));
     }
-    let directive = match (&test.state, test.verdict()) {
-        (_, Some(Verdict::Pass)) => String::new(),
-        (_, Some(Verdict::Skip)) => format!(" # SKIP {reason}"),
-        (_, Some(Verdict::Xfail)) => format!(" # XFAIL {reason}"),
-        (_, Some(Verdict::Timeout)) => format!(" # TIMEOUT {reason}"),
-        (_, Some(Verdict::Error)) => format!(" # ERROR {reason}"),
+    let directive = match test.verdict() {
+        Some(Verdict::Pass) => String::new(),
+        Some(Verdict::Skip) => format!(" # SKIP {reason}"),
+        Some(Verdict::Xfail) => format!(" # XFAIL {reason}"),
+        Some(Verdict::Timeout) => format!(" # TIMEOUT {reason}"),
+        Some(Verdict::Error) | None => format!(" # ERROR {reason}"),
         // The verdict's word comes first, since the reason may begin as a directive does.
-        (_, Some(verdict)) => format!(" # {}: {reason}", verdict.word()),
-        (State::Unfinished | State::Unplayed | State::Finished(_), None) => format!(" # ERROR {reason}"),
+        Some(verdict) => format!(" # {}: {reason}", verdict.word()),
     };
     let _ = writeln!(text, "    {} {number} {}{directive}", word(&[test]), name(&test.name));
 }

@@ -240,9 +240,7 @@ mod tests {
         for (name, verdict) in verdicts {
             journal.started(name, Duration::from_secs(1)).unwrap();
             let outcome = Outcome::new(*verdict, "r");
-            journal
-                .finished(name, &outcome, Duration::from_millis(3), || super::super::tests::about())
-                .unwrap();
+            journal.finished(name, &outcome, Duration::from_millis(3), super::super::tests::about).unwrap();
         }
         path
     }

@@ -24,7 +24,7 @@ pub fn text(results: &Results, sources: &str) -> Result<String, String> {
         runs.push(mistakes(&results.mistakes, sources));
     }
     let log = json!({ "$schema": SCHEMA, "version": "2.1.0", "runs": runs });
-    serde_json::to_string_pretty(&log).map(|text| text + "\n").map_err(|error| error.to_string())
+    text::json(&log)
 }
 
 fn run(run: &Run, sources: &str) -> Value {

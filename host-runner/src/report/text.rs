@@ -3,6 +3,8 @@
 //! Every text of a journal may be a guest's, and a journal may come from anywhere: what is made here has no control
 //! characters but newlines.
 
+use serde::Serialize;
+
 use super::results::{Run, Test};
 use super::{Paint, failure, paint};
 use crate::case::Place;
@@ -55,4 +57,19 @@ pub(super) fn host(run: &Run) -> Vec<(String, String)> {
     list.retain(|(_, value)| !value.is_empty());
     let params = host.params.iter().map(|(name, value)| (name.clone(), value.clone()));
     list.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(params).collect()
+}
+
+/// A document as JSON, with a newline at its end. JSON allows control characters above U+007E as they are, and a terminal
+/// obeys some of them.
+pub(super) fn json(document: &impl Serialize) -> Result<String, String> {
+    let text = serde_json::to_string_pretty(document).map_err(|error| error.to_string())?;
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c {
+            c if c != '\n' && c.is_control() => safe.extend(["\\u", &format!("{:04x}", u32::from(c))]),
+            c => safe.push(c),
+        }
+    }
+    safe.push('\n');
+    Ok(safe)
 }

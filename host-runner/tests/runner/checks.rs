@@ -1,7 +1,7 @@
 //! What a user of the runner relies on.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ pub(crate) fn all() -> Vec<Trial> {
         waivers_know_variations,
         a_killed_run_goes_on_with_its_variations,
         a_soak_tells_a_deviation_once_and_counts_it,
+        a_terminal_shows_what_runs,
         no_verdict_is_lost_in_any_format,
         no_text_breaks_a_format,
         a_killed_run_is_reported_with_what_it_lacks,
@@ -384,6 +385,32 @@ fn filters_and_formats() {
     let plain = lab.run(&["--color=auto"]);
     assert!(!plain.out.contains('\x1b'));
     assert!(lab.run(&["--color=always"]).out.contains('\x1b'));
+}
+
+fn a_terminal_shows_what_runs() {
+    let lab = Lab::new("t.pass1,t.gate,t.pass2");
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut command = lab.command(&["--test-threads=2"]);
+    command.env("NO_COLOR", "1").env_remove("TERM").stdout(Stdio::null()).stderr(terminal.slave);
+    let mut runner = command.spawn().unwrap();
+    // The command holds the other end, which must go for the reading to end.
+    drop(command);
+    let mut master = fs::File::from(terminal.master);
+    let (mut seen, mut chunk) = (String::new(), [0; 256]);
+    // With whatever number of seconds.
+    let told =
+        |seen: &str| seen.split('\r').any(|line| line.starts_with("2/3  ") && line.contains(" s t.gate"));
+    // Ends with an error when the runner is gone.
+    while let Ok(count) = master.read(&mut chunk) {
+        seen += &String::from_utf8_lossy(&chunk[..count]);
+        if told(&seen) {
+            fs::write(lab.path("gate.open"), "").unwrap();
+        }
+    }
+    assert!(runner.wait().unwrap().success());
+    assert!(told(&seen) && !seen.contains('\x1b'), "{seen:?}");
+    // Somebody who reads a file is not shown it.
+    assert!(!lab.run(&[]).err.contains("/3"));
 }
 
 /// Waits for something that must come; the bound only ends a test that would otherwise hang.

@@ -92,7 +92,7 @@ pub(crate) fn no_verdict_is_lost_in_any_format() {
             _ => ("not ok", "# fail: "),
         };
         assert!(line.starts_with(&format!("{word} ")) && line.contains(directive), "{line}");
-        assert!(directive != "" || !line.contains('#'), "{line}");
+        assert!(!directive.is_empty() || !line.contains('#'), "{line}");
 
         let status = match verdict {
             "pass" | "xpass" => "PASS",
