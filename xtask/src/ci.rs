@@ -10,7 +10,7 @@ use xshell::{Shell, cmd};
 
 use crate::bed::kernel::Spec;
 use crate::bed::kind::Kind;
-use crate::{bed, build, engines, schema};
+use crate::{bed, browser, build, engines, schema};
 
 /// The variations in which nothing races with the guest, so that a verdict of theirs is the same each time.
 const STEADY: &str = "save-restore,live-migration,threads,dirty-log,dirty-ring,cpuid-min,coalesce";
@@ -50,6 +50,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     cmd!(sh, "cargo test --quiet --workspace").run()?;
     step("examples for CI engines");
     engines::check()?;
+    step("the HTML report in a browser");
+    match browser::find() {
+        Ok(program) => browser::check(&program)?,
+        Err(why) => println!("left out, since no browser can be had here\n{why:#}"),
+    }
     step("reports: their consumers' own parsers");
     crate::consumers::check(args.require_consumers)?;
     step("test-manifests/schema.json, written for editors");

@@ -2,6 +2,7 @@
 
 mod bed;
 mod bisect;
+mod browser;
 mod build;
 mod certify;
 mod ci;
@@ -57,6 +58,8 @@ enum Verb {
     Kernel(kernel::Args),
     /// Seed bugs into KVM, one at a time, and show which case catches each.
     Prove(prove::Args),
+    /// Load the HTML report in a browser: its filters, what is there without scripts, pictures of it.
+    Browser,
     /// Check everything: formatting, lints, documentation, tests, and the suite on /dev/kvm and in both beds.
     Ci(ci::Args),
     /// Check the reports with the tools that read them, fetched if need be: a step of `ci`.
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
         Verb::Report(args) => report::run(&args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Prove(args) => prove::run(&args),
+        Verb::Browser => browser::run().map(|()| ExitCode::SUCCESS),
         Verb::Ci(args) => ci::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Consumers(args) => consumers::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

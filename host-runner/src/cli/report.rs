@@ -11,11 +11,13 @@ use super::places::runs_folder;
 use super::{End, Stop};
 use crate::journal::Runs;
 use crate::manifest;
-use crate::report::{Results, github, json, junit, kcidb, ktap, sarif};
+use crate::report::{Results, github, html, json, junit, kcidb, ktap, sarif};
 
 /// A format of reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
+    /// A page for people: one file that needs neither network nor scripts
+    Html,
     /// JUnit XML, which most CI systems show
     Junit,
     /// KTAP version 1, which kernel CI reads
@@ -34,6 +36,7 @@ impl Format {
     /// The file's name where several formats are written.
     const fn file(self) -> &'static str {
         match self {
+            Self::Html => "report.html",
             Self::Junit => "junit.xml",
             Self::Ktap => "ktap.txt",
             Self::Kcidb => "kcidb.json",
@@ -46,6 +49,7 @@ impl Format {
     /// The report.
     fn text(self, results: &Results, about: &About) -> Result<String, String> {
         match self {
+            Self::Html => Ok(html::page(results)),
             Self::Junit => junit::text(results),
             Self::Ktap => Ok(ktap::text(results)),
             Self::Kcidb => kcidb::text(results, &about.origin),

@@ -3,6 +3,7 @@
 mod changes;
 mod console;
 pub mod github;
+pub mod html;
 pub mod json;
 pub mod junit;
 pub mod kcidb;
