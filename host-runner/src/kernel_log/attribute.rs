@@ -14,15 +14,15 @@ pub struct Flight {
 
 /// The cases that a report belongs to, and a remark if that is a guess.
 ///
-/// A process or thread id in the report decides, or the one in the process's name ([`comm`](super::comm)). Ids can be missing (an interrupt, a kernel thread)
-/// or be those of another PID namespace (a container); then all cases in flight are suspects.
+/// A process or thread id in the report decides, or the one in the process's name ([`comm`](super::comm)). Ids can be
+/// missing (an interrupt, a kernel thread) or be those of another PID namespace (a container); then all cases in flight
+/// are suspects.
 pub(super) fn attribute(
     report: &Report,
     flights: &BTreeMap<String, Flight>,
 ) -> (Vec<String>, Option<String>) {
-    let named = |flight: &Flight| flight.pid.is_some_and(|pid| report.pids.iter().any(|&id| owns(pid, id)));
     let owners: Vec<String> =
-        flights.iter().filter(|(_, flight)| named(flight)).map(|(case, _)| case.clone()).collect();
+        flights.iter().filter(|(_, flight)| names(report, flight)).map(|(case, _)| case.clone()).collect();
     if !owners.is_empty() {
         return (owners, None);
     }
@@ -35,6 +35,15 @@ pub(super) fn attribute(
         }
     };
     (all, remark)
+}
+
+/// Whether the report names one of the cases.
+pub(super) fn is_named(report: &Report, flights: &BTreeMap<String, Flight>) -> bool {
+    flights.values().any(|flight| names(report, flight))
+}
+
+fn names(report: &Report, flight: &Flight) -> bool {
+    flight.pid.is_some_and(|pid| report.pids.iter().any(|&id| owns(pid, id)))
 }
 
 fn owns(process: i32, id: i32) -> bool {

@@ -23,6 +23,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 const REST_MS: u16 = 200;
 /// Reports kept for one case; the text of each is bounded, too.
 const MOST_REPORTS: usize = 8;
+/// Most reports that wait to be told of more processes.
+const MOST_UNDECIDED: usize = 64;
+
+/// The process of a case that never had one.
+const NONE: i32 = -1;
 
 /// Watches the kernel log for the cases in flight.
 pub struct KernelLog {
@@ -36,6 +41,8 @@ struct State {
     flights: BTreeMap<String, Flight>,
     found: BTreeMap<String, Vec<Vec<String>>>,
     stray: Vec<Report>,
+    /// Reports that name nobody, while it is not known yet who some of the cases are; bounded.
+    undecided: Vec<Report>,
     overrun: bool,
 }
 
@@ -65,9 +72,7 @@ impl KernelLog {
 
     /// The case runs in this process.
     pub fn started(&self, case: &str, pid: i32) {
-        if let Some(flight) = self.lock().flights.get_mut(case) {
-            flight.pid = Some(pid);
-        }
+        self.lock().started(case, pid);
     }
 
     /// The case is over: the reports that belong to it, each a title and then its lines.
@@ -75,6 +80,10 @@ impl KernelLog {
         let mut state = self.lock();
         state.drain();
         state.finish_open_report();
+        if state.flights.get(case).is_some_and(|flight| flight.pid.is_none()) {
+            // Nobody will say which process it was.
+            state.started(case, NONE);
+        }
         state.flights.remove(case);
         state.found.remove(case).unwrap_or_default()
     }
@@ -84,6 +93,7 @@ impl KernelLog {
         let mut state = self.lock();
         state.drain();
         state.finish_open_report();
+        state.decide();
         std::mem::take(&mut state.stray)
     }
 
@@ -139,7 +149,27 @@ impl State {
         ready.is_ok() && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN))
     }
 
+    /// Hands out what was waiting to know of more processes.
+    fn decide(&mut self) {
+        for report in std::mem::take(&mut self.undecided) {
+            self.hand_out(report);
+        }
+    }
+
+    fn started(&mut self, case: &str, pid: i32) {
+        if let Some(flight) = self.flights.get_mut(case) {
+            flight.pid = Some(pid);
+        }
+        self.decide();
+    }
+
     fn hand_out(&mut self, report: Report) {
+        let untold = self.flights.values().any(|flight| flight.pid.is_none());
+        if untold && !attribute::is_named(&report, &self.flights) && self.undecided.len() < MOST_UNDECIDED {
+            // It may be of a process of which we have not been told yet.
+            self.undecided.push(report);
+            return;
+        }
         let (cases, remark) = attribute::attribute(&report, &self.flights);
         if cases.is_empty() {
             self.stray.push(report);
@@ -212,6 +242,23 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(!found[0].iter().any(|line| line.contains("names no")), "{found:?}");
         assert!(comm(4_194_304).len() <= 15, "or the kernel cuts it");
+    }
+
+    #[test]
+    fn a_report_that_comes_before_its_case_is_known_waits_for_it() {
+        let (log, mut writer, _folder) = log();
+        log.begin("a.one");
+        log.started("a.one", 40);
+        log.begin("a.two");
+        writer.write_all(WARNING.as_bytes()).unwrap();
+        assert!(log.end("a.one").is_empty(), "it may be that of the other");
+        log.started("a.two", 41);
+        assert_eq!(log.end("a.two").len(), 1);
+        // Of one that is never told it is a suspect, and nothing is lost.
+        log.begin("a.three");
+        writer.write_all(WARNING.as_bytes()).unwrap();
+        assert_eq!(log.end("a.three").len(), 1);
+        assert!(log.stray().is_empty());
     }
 
     #[test]
