@@ -195,7 +195,7 @@ guest::scenario! {
         apic::write(reg::TIMER_DIVIDE, 0xb);
         apic::write(reg::TIMER_INITIAL, u32::MAX);
         let gone = arg("ticks").unwrap_or(0) as u32;
-        wait(|| apic::read(reg::TIMER_CURRENT) < u32::MAX - gone);
+        while apic::read(reg::TIMER_CURRENT) >= u32::MAX - gone {}
         let before = apic::read(reg::TIMER_CURRENT);
         pause();
         value("goes on", (apic::read(reg::TIMER_CURRENT) <= before).into());

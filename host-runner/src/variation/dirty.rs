@@ -1,7 +1,8 @@
 //! `dirty-log` and `dirty-ring`: dirty logging goes on and off, and every page that changed must be reported.
 
-use super::{Point, Variation, uses};
+use super::{Point, Variation, Whose, uses};
 use crate::case::{Case, MachineSpec, Requires};
+use crate::exit::Exit;
 use crate::play::{Perturb, Target, TargetError};
 
 /// Logging for some runs.
@@ -63,6 +64,16 @@ impl Variation for Dirty {
             point.perturb(Perturb::LogDirty)?;
         }
         Ok(())
+    }
+
+    fn at_exit(&mut self, _: usize, exit: &Exit, target: &mut dyn Target) -> Result<Whose, TargetError> {
+        if !self.logging || !matches!(exit, Exit::DirtyRingFull {}) {
+            return Ok(Whose::Guest);
+        }
+        // KVM may report a page again each time it writes there, so any guest can fill a ring (KVM API 8.29).
+        target.perturb(Perturb::HarvestDirty)?;
+        target.perturb(Perturb::LogDirty)?;
+        Ok(Whose::Mine)
     }
 
     fn finish(&mut self, target: &mut dyn Target) -> Result<(), TargetError> {
