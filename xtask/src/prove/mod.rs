@@ -55,11 +55,11 @@ pub(crate) struct Args {
     /// The series of Debian's Linux that gets the bugs
     #[arg(long, value_name = "SERIES", default_value = bed::kernel::small::DEFAULT, value_parser = bed::kernel::series)]
     release: String,
-    /// Run every case under each bug, not only those that should catch it: slow
-    #[arg(long)]
-    all_cases: bool,
+    /// Which cases run under each bug, beside those that should catch it
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = Width::Expected)]
+    cases: Width,
     /// Run somebody else's tests under each bug instead of the suite: those that pass without the bug
-    #[arg(long, value_enum, value_name = "PEER", conflicts_with_all = ["all_cases", "write_docs", "report", "list"])]
+    #[arg(long, value_enum, value_name = "PEER", conflicts_with_all = ["cases", "write_docs", "report", "list"])]
     peer: Option<Peer>,
     /// Leave out what has run already, with the same bug, suite and kernel
     #[arg(long)]
@@ -71,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long)]
     report: bool,
     /// Run nothing: write docs/detection.md from what was found so far
-    #[arg(long, conflicts_with_all = ["filters", "bed", "resume", "report", "all_cases"])]
+    #[arg(long, conflicts_with_all = ["filters", "bed", "resume", "report", "cases"])]
     write_docs: bool,
     /// Keep the folder of every run, not only of those that went wrong
     #[arg(long)]
@@ -82,6 +82,29 @@ pub(crate) struct Args {
     /// The form of what is found, on standard output
     #[arg(long, value_enum, default_value_t = Format::Pretty)]
     format: Format,
+}
+
+/// Which cases run under a bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Width {
+    /// None but those
+    Expected,
+    /// The rest of their families
+    Families,
+    /// The whole suite: slow
+    All,
+}
+
+impl Width {
+    /// Whether a case runs that is not expected to fail, beside these that are.
+    fn takes(self, case: &str, expected: &[String]) -> bool {
+        let family = |id: &str| id.split_once('.').map(|(family, _)| family.to_owned());
+        match self {
+            Self::Expected => false,
+            Self::Families => expected.iter().any(|other| family(other) == family(case)),
+            Self::All => true,
+        }
+    }
 }
 
 /// A form of the output.
@@ -208,7 +231,7 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
             let suite = fingerprint(&programs)?;
             let cases = |bug: &Bug, bed: Kind| {
                 let expected = bug.expected(bed);
-                let others = ids.iter().filter(|id| args.all_cases && !expected.contains(id));
+                let others = ids.iter().filter(|id| args.cases.takes(id, expected) && !expected.contains(id));
                 expected.iter().chain(others).cloned().collect()
             };
             let mut jobs = wanted(args, bugs, &tree, &suite, &cases);

@@ -51,16 +51,19 @@ impl Page<'_> {
         let counts = counts(self.found);
         let number = |verdict| counts.get(&verdict).copied().unwrap_or(0);
         let observable = self.found.len() - number(Verdict::Unobservable);
+        // What has not run says nothing, neither for the suite nor against it.
+        let ran = observable - number(Verdict::Open);
         let releases: Vec<&str> = self.releases.iter().map(String::as_str).collect();
         let releases = if releases.is_empty() { "nothing yet".to_owned() } else { releases.join(", ") };
         line(
             page,
             &format!(
-                "\n## What was found\n\nTested: {releases}. Of {} bugs {} could show; {} of these are caught ({}).",
+                "\n## What was found\n\nTested: {releases}. Of {} bugs {} can show, and {} of these have run: {} are caught ({}).",
                 self.found.len(),
                 observable,
+                ran,
                 number(Verdict::Caught),
-                percent(number(Verdict::Caught), observable)
+                percent(number(Verdict::Caught), ran)
             ),
         );
         let (asked, caught) = self.peers.count();

@@ -42,3 +42,14 @@ fn what_decides_a_run_changes_its_hash_and_nothing_else_does() {
     fs::write(place("kick"), "other payload").unwrap();
     assert_ne!(hash(), other);
 }
+
+#[test]
+fn a_bug_runs_with_what_catches_it_with_families_or_with_everything() {
+    let expected = ["smm.rsm~kick".to_owned(), "events.nmi".to_owned()];
+    let taken = |width: Width| {
+        ["smm.halt", "events.nmis", "smm-rsm.flags", "kick.again"].map(|case| width.takes(case, &expected))
+    };
+    assert_eq!(taken(Width::Expected), [false; 4]);
+    assert_eq!(taken(Width::Families), [true, true, false, false]);
+    assert_eq!(taken(Width::All), [true; 4]);
+}

@@ -30,11 +30,13 @@ fn the_page_tells_every_bug_every_share_and_every_case() {
         bug("f.caught", case(&["c.one"])),
         bug("f.missed", case(&["c.two"])),
         bug("g.silent", Proof::Unobservable("it is only slower".into())),
+        bug("g.waits", case(&["c.two"])),
     ];
     let found: Found<'_> = vec![
         (&bugs[0], judged(Verdict::Caught, &[("c.one", Sight::Fails)])),
         (&bugs[1], judged(Verdict::Missed, &[("c.two", Sight::Holds)])),
         (&bugs[2], Judged { verdict: Verdict::Unobservable, beds: BTreeMap::new() }),
+        (&bugs[3], Judged { verdict: Verdict::Open, beds: BTreeMap::new() }),
     ];
     let cases = ["c.one", "c.two", "d.three", "d.four"].map(str::to_owned).into();
     let unproved = [Unproved { patterns: vec!["d.th*".into()], reason: "in hardware.".into() }];
@@ -42,10 +44,10 @@ fn the_page_tells_every_bug_every_share_and_every_case() {
     let page = Page { found: &found, releases, cases: &cases, unproved: &unproved, peers: &Peers::default() };
     let text = page.text();
     for expected in [
-        "Tested: Linux 6.12.117. Of 3 bugs 2 could show; 1 of these are caught (50 %).",
-        "| family | bugs | caught | missed | unobservable |",
-        "| f | 2 | 1 | 1 |  |",
-        "| all | 3 | 1 | 1 | 1 |",
+        "Tested: Linux 6.12.117. Of 4 bugs 3 can show, and 2 of these have run: 1 are caught (50 %).",
+        "| family | bugs | caught | missed | unobservable | not run |",
+        "| f | 2 | 1 | 1 |  |  |",
+        "| all | 4 | 1 | 1 | 1 | 1 |",
         "| `f.caught` | One \\| two. *Undoes commit 1* | `c.one` | not run |",
         "| `f.missed` | One \\| two. *Undoes commit 1* | **missed** | not run |",
         "- `g.silent`: it is only slower",
