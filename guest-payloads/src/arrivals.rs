@@ -1,9 +1,12 @@
 //! A handler that counts what arrives, and keeps where it came: what most scenarios want of an interrupt.
 
+#![expect(unsafe_code, reason = "interrupts are let in")]
+
+use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fault::Frame;
-use crate::{apic, report};
+use crate::{apic, arg, report};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static ERROR: AtomicU64 = AtomicU64::new(0);
@@ -20,6 +23,20 @@ pub fn count(frame: &mut Frame) {
 pub fn count_and_eoi(frame: &mut Frame) {
     count(frame);
     apic::eoi();
+}
+
+/// Counts, and tells the local APIC if the case says that there is one (`apic`), of an interrupt.
+pub fn count_and_eoi_if_apic(frame: &mut Frame) {
+    count(frame);
+    if arg("apic").is_some() && frame.vector >= 32 {
+        apic::eoi();
+    }
+}
+
+/// Lets what waits in, for two instructions.
+pub fn let_in() {
+    // SAFETY: what can arrive has a handler, or its absence is what the case is about.
+    unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) };
 }
 
 /// How many have arrived.

@@ -10,6 +10,7 @@
 
 mod exit;
 mod intercept;
+pub mod raise;
 
 use core::arch::x86_64::__cpuid;
 

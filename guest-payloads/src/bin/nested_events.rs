@@ -10,23 +10,13 @@ guest::payload!();
 
 use core::arch::asm;
 
-use guest::fault::Frame;
-use guest::nested::{self, Intercept, L2, Reason, State, event};
+use guest::arrivals::count_and_eoi_if_apic;
+use guest::nested::{self, Intercept, L2, Reason, State, event, raise};
 use guest::report::value;
 use guest::tables::{IDT_POINTER, remove_gate};
-use guest::{apic, arg, arrivals, catch, code, control, handle};
+use guest::{apic, arg, arrivals, code, control, handle};
 
 code! {
-    /// One exception each.
-    divide: "xor ecx, ecx", "xor edx, edx", guest::label!("de_here"), "div ecx", "ret";
-    step: "pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", guest::label!("stepped"), "nop", "ret";
-    breakpoint: guest::label!("bp_here"), "int3", guest::label!("behind_bp"), "ret";
-    undefined: guest::label!("ud_here"), "ud2", "ret";
-    no_fpu: "mov rax, cr0", "or rax, 8", "mov cr0, rax", guest::label!("nm_here"), "fninit", "ret";
-    not_canonical: "mov rax, 1", "shl rax, 63", guest::label!("gp_here"), "mov byte ptr [rax], 1", "ret";
-    bad_msr: "mov ecx, 0xc0001ffe", "xor eax, eax", "xor edx, edx", guest::label!("bad_msr_here"), "wrmsr", "ret";
-    not_mapped: "mov eax, 0xdead0000", guest::label!("pf_here"), "mov byte ptr [rax], 1", "ret";
-
     /// #UD without any IDT.
     shutdown: "push 0", "push 0", "lidt [rsp]", guest::label!("fatal"), "ud2",
         guest::label!("second_life"), guest::label!("second_hlt"), "hlt";
@@ -54,14 +44,6 @@ code! {
         guest::label!("all_changed"), "cpuid";
 }
 
-/// Counts what arrives, in L1 or L2: they share the IDT. `return` says where it came.
-fn count(frame: &mut Frame) {
-    arrivals::count(frame);
-    if arg("apic").is_some() && frame.vector >= 32 {
-        apic::eoi();
-    }
-}
-
 fn prepared(code: extern "C" fn()) -> L2 {
     let mut l2 = L2::of_case(code);
     for (name, what) in [
@@ -84,7 +66,7 @@ fn prepared(code: extern "C" fn()) -> L2 {
 /// the host interrupts to map a page is a case of its own.
 fn warm_up(l2: &mut L2) {
     let code = l2.get(State::Rip);
-    handle(6, Some(count));
+    handle(6, Some(count_and_eoi_if_apic));
     l2.go(two_nops);
     l2.inject(event::exception(6), 0, 0);
     l2.run();
@@ -94,36 +76,9 @@ fn warm_up(l2: &mut L2) {
     arrivals::forget();
 }
 
-/// The exception `vector`, or the way to it.
-fn raise() {
-    match arg("vector") {
-        Some(0) => divide(),
-        Some(1) => step(),
-        Some(3) => breakpoint(),
-        Some(6) => undefined(),
-        Some(7) => no_fpu(),
-        Some(13) if arg("msr").is_some() => bad_msr(),
-        Some(13) => not_canonical(),
-        _ => not_mapped(),
-    }
-}
-
 /// In L2: tells the exception as its IDT delivers it.
 extern "C" fn raise_and_tell() {
-    match catch(raise) {
-        Ok(()) => value("no fault", 0),
-        Err(fault) => {
-            value("vector", fault.vector);
-            value("error", fault.error);
-            value("fault rip", fault.rip);
-        }
-    }
-}
-
-/// Lets L1's interrupts in for two instructions.
-fn open_in_l1() {
-    // SAFETY: what arrives has a handler.
-    unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) };
+    raise::tell(raise::raise);
 }
 
 /// GDTR and IDTR, ten bytes each.
@@ -173,7 +128,7 @@ guest::scenario! {
             warm_up(&mut l2);
         }
         let event = arg("event").unwrap_or(0);
-        handle(event as u8, Some(count));
+        handle(event as u8, Some(count_and_eoi_if_apic));
         // SVM takes the address behind the instruction, VMX its length.
         let length = if l2.vmx().is_some() { arg("length").unwrap_or(0) } else { 0 };
         l2.inject(event, arg("error").unwrap_or(0) as u32, length);
@@ -200,7 +155,7 @@ guest::scenario! {
     fn inject_without_idt() {
         let mut l2 = prepared(two_nops);
         l2.nest_pages();
-        handle(0x41, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
         let idt = IDT_POINTER.base & !0xfff;
         l2.map_nested(idt, idt, 0);
         l2.inject(event::interrupt(0x41), 0, 0);
@@ -221,15 +176,15 @@ guest::scenario! {
             Some(3) => open_then_out,
             _ => out_then_nops,
         });
-        handle(0x41, Some(count));
-        handle(2, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
+        handle(2, Some(count_and_eoi_if_apic));
         if arg("apic").is_some() {
             apic::enable();
         }
         let exit = l2.run();
         value("count in l2", if exit.reason == Reason::Returned { arrivals::counted() } else { 0 });
         exit.tell();
-        open_in_l1();
+        arrivals::let_in();
         arrivals::tell();
     }
 

@@ -8,23 +8,14 @@ guest::payload!();
 
 use core::arch::asm;
 
-use guest::fault::Frame;
+use guest::arrivals::count_and_eoi_if_apic;
+use guest::nested::raise;
 use guest::report::value;
 use guest::svm::{self, L2, event, exit, field, int_ctl};
 use guest::tables::{move_gate, remove_gate};
-use guest::{apic, arg, arrivals, catch, code, handle};
+use guest::{apic, arg, arrivals, code, handle};
 
 code! {
-    /// One exception each.
-    undefined: guest::label!("ud_here"), "ud2", "ret";
-    not_canonical: "mov rax, 1", "shl rax, 63", guest::label!("gp_here"), "mov byte ptr [rax], 1", "ret";
-    bad_msr: "mov ecx, 0xffffffff", "xor eax, eax", "xor edx, edx", guest::label!("bad_msr_here"), "wrmsr", "ret";
-    not_mapped: "mov eax, 0xdead0000", guest::label!("pf_here"), "mov byte ptr [rax], 1", "ret";
-    divide: "xor ecx, ecx", "xor edx, edx", guest::label!("de_here"), "div ecx", "ret";
-    breakpoint: guest::label!("bp_here"), "int3", guest::label!("behind_bp"), "ret";
-    no_fpu: "mov rax, cr0", "or rax, 8", "mov cr0, rax", guest::label!("nm_here"), "fninit", "ret";
-    step: "pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", guest::label!("stepped"), "nop", "ret";
-
     /// #UD without any IDT.
     shutdown: "push 0", "push 0", "lidt [rsp]", guest::label!("fatal"), "ud2",
         guest::label!("second_life"), guest::label!("second_hlt"), "hlt";
@@ -41,18 +32,10 @@ code! {
     two_nops: guest::label!("first"), "nop", guest::label!("second"), "nop", "cli", "ret";
 }
 
-/// Counts what arrives, in L1 or L2: they share the IDT. `return` says where it came.
-fn count(frame: &mut Frame) {
-    arrivals::count(frame);
-    if arg("apic").is_some() && frame.vector >= 32 {
-        apic::eoi();
-    }
-}
-
 /// Lets L2 take an interrupt that L1 injects, so that all that a delivery touches is mapped in the host. Vectoring that
 /// the host interrupts to map a page is a case of its own.
 fn warm_up(l2: &mut L2) {
-    handle(0x41, Some(count));
+    handle(0x41, Some(count_and_eoi_if_apic));
     let code = l2.vmcb().get(field::RIP);
     l2.go(two_nops);
     l2.vmcb().set(field::EVENTINJ, event::interrupt(0x41));
@@ -62,41 +45,14 @@ fn warm_up(l2: &mut L2) {
     arrivals::forget();
 }
 
-/// The exception `vector`, or the way to it.
-fn raise() {
-    match arg("vector") {
-        Some(0) => divide(),
-        Some(1) => step(),
-        Some(3) => breakpoint(),
-        Some(6) => undefined(),
-        Some(7) => no_fpu(),
-        Some(13) if arg("msr").is_some() => bad_msr(),
-        Some(13) => not_canonical(),
-        _ => not_mapped(),
-    }
-}
-
 /// In L2: tells the exception as its IDT delivers it.
 extern "C" fn raise_and_tell() {
-    match catch(raise) {
-        Ok(()) => value("no fault", 0),
-        Err(fault) => {
-            value("vector", fault.vector);
-            value("error", fault.error);
-            value("fault rip", fault.rip);
-        }
-    }
+    raise::tell(raise::raise);
 }
 
 /// OUT to port 0x80, where the host does its part.
 fn host_acts() {
     guest::pio::out8(0x80, 0);
-}
-
-/// Lets L1's interrupts in for two instructions.
-fn open_in_l1() {
-    // SAFETY: what arrives has a handler.
-    unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) };
 }
 
 fn int_ctl_of(l2: &mut L2) -> u64 {
@@ -154,7 +110,7 @@ guest::scenario! {
         if arg("warm").is_some() {
             warm_up(&mut l2);
         }
-        handle(event as u8, Some(count));
+        handle(event as u8, Some(count_and_eoi_if_apic));
         l2.vmcb().set(field::EVENTINJ, event);
         let first = l2.vmcb().get(field::RIP);
         l2.vmcb().set(field::NRIP, first);
@@ -173,8 +129,8 @@ guest::scenario! {
             Some(3) => open_then_out,
             _ => out_then_nops,
         });
-        handle(0x41, Some(count));
-        handle(2, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
+        handle(2, Some(count_and_eoi_if_apic));
         if arg("apic").is_some() {
             apic::enable();
         }
@@ -189,22 +145,22 @@ guest::scenario! {
             return;
         }
         svm::stgi();
-        open_in_l1();
+        arrivals::let_in();
         arrivals::tell();
     }
 
     /// The host makes an interrupt pending while GIF is clear, then L1 runs L2, with an event of its own if `inject`.
     fn pending_at_vmrun() {
         let mut l2 = L2::of_case(two_nops);
-        handle(0x41, Some(count));
-        handle(0x42, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
+        handle(0x42, Some(count_and_eoi_if_apic));
         apic::enable();
         l2.vmcb().set(field::INT_CTL, int_ctl::MASKING);
         l2.host_interrupts = true;
         if arg("inject").is_some() {
             warm_up(&mut l2);
             l2.vmcb().set(field::EVENTINJ, event::exception(6));
-            handle(6, Some(count));
+            handle(6, Some(count_and_eoi_if_apic));
         }
         svm::clgi();
         host_acts();
@@ -215,7 +171,7 @@ guest::scenario! {
         value("interrupted", exit.int_info);
         l2.vmcb().set(field::EVENTINJ, exit.int_info);
         svm::stgi();
-        open_in_l1();
+        arrivals::let_in();
         value("count", arrivals::counted());
         value("exit", l2.run().code);
         arrivals::tell();
@@ -224,8 +180,8 @@ guest::scenario! {
     /// The host acts between CLGI and STGI, with L1's IF set.
     fn gif() {
         guest::check!(svm::enable().is_ok());
-        handle(0x41, Some(count));
-        handle(2, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
+        handle(2, Some(count_and_eoi_if_apic));
         if arg("apic").is_some() {
             apic::enable();
         }
@@ -244,7 +200,7 @@ guest::scenario! {
     /// #VMEXIT, with nothing done about GIF.
     fn gif_after_exit() {
         let mut l2 = L2::of_case(two_nops);
-        handle(2, Some(count));
+        handle(2, Some(count_and_eoi_if_apic));
         l2.open = arg("open").is_some();
         host_acts();
         let exit = l2.run_and_stay_closed();

@@ -9,7 +9,9 @@ guest::payload!();
 
 use core::arch::asm;
 
+use guest::arrivals::count_and_eoi_if_apic;
 use guest::fault::Frame;
+use guest::nested::raise;
 use guest::report::value;
 use guest::tables::remove_gate;
 use guest::vmx::{Exit, L2, controls, event, exit, field};
@@ -17,16 +19,8 @@ use guest::{apic, arg, arrivals, catch, code, control, handle, pio};
 
 code! {
     /// One exception each.
-    undefined: guest::label!("ud_here"), "ud2", "ret";
-    not_canonical: "mov rax, 1", "shl rax, 63", guest::label!("gp_here"), "mov byte ptr [rax], 1", "ret";
-    bad_msr: "mov ecx, 0xc0001ffe", "xor eax, eax", "xor edx, edx", guest::label!("bad_msr_here"), "wrmsr", "ret";
-    not_mapped: "mov eax, 0xdead0000", guest::label!("pf_here"), "mov byte ptr [rax], 1", "ret";
     not_mapped_read: "mov eax, 0xdead0000", guest::label!("pf_read_here"), "mov al, [rax]", "ret";
-    divide: "xor ecx, ecx", "xor edx, edx", guest::label!("de_here"), "div ecx", "ret";
-    breakpoint: guest::label!("bp_here"), "int3", guest::label!("behind_bp"), "ret";
     icebp: guest::label!("icebp_here"), ".byte 0xf1", guest::label!("behind_icebp"), "ret";
-    no_fpu: "mov rax, cr0", "or rax, 8", "mov cr0, rax", guest::label!("nm_here"), "fninit", "ret";
-    step: "pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", guest::label!("stepped"), "nop", "ret";
     step_sti: "pushfq", "or dword ptr [rsp], 0x100", "popfq", "sti", guest::label!("behind_sti"), "nop", "ret";
     step_mov_ss: "mov ecx, ss", "pushfq", "or dword ptr [rsp], 0x100", "popfq", "mov ss, ecx", ".byte 0xf1",
         guest::label!("behind_mov_ss"), "nop", "ret";
@@ -58,14 +52,6 @@ code! {
         "iretq", guest::label!("behind_iret"), "nop", "ret";
 }
 
-/// Counts what arrives, in L1 or L2: they share the IDT. `return` says where it came.
-fn count(frame: &mut Frame) {
-    arrivals::count(frame);
-    if arg("apic").is_some() && frame.vector >= 32 {
-        apic::eoi();
-    }
-}
-
 /// L2 with what the case's arguments ask for.
 fn prepared(code: extern "C" fn()) -> L2 {
     let mut l2 = L2::new(code);
@@ -95,43 +81,23 @@ fn tell_event(exit: Exit) {
 }
 
 /// The exception `vector`, or the way to it.
-fn raise() {
+fn raise_any() {
     match arg("vector") {
-        Some(0) => divide(),
         Some(1) if arg("icebp").is_some() => icebp(),
         Some(1) if arg("guarded").is_some() => guarded_dr(),
-        Some(1) => step(),
-        Some(3) => breakpoint(),
-        Some(6) => undefined(),
-        Some(7) => no_fpu(),
-        Some(13) if arg("msr").is_some() => bad_msr(),
-        Some(13) => not_canonical(),
-        _ if arg("read").is_some() => not_mapped_read(),
-        _ => not_mapped(),
+        Some(14) if arg("read").is_some() => not_mapped_read(),
+        _ => raise::raise(),
     }
 }
 
 /// In L2: tells the exception as its IDT delivers it.
 extern "C" fn raise_and_tell() {
-    match catch(raise) {
-        Ok(()) => value("no fault", 0),
-        Err(fault) => {
-            value("vector", fault.vector);
-            value("error code", fault.error);
-            value("fault rip", fault.rip);
-        }
-    }
+    raise::tell(raise_any);
 }
 
 /// OUT to port 0x80, where the host does its part.
 fn host_acts() {
     pio::out8(0x80, 0);
-}
-
-/// Lets L1's interrupts in for two instructions.
-fn open_in_l1() {
-    // SAFETY: what arrives has a handler.
-    unsafe { asm!("sti", "nop", "nop", "cli", options(nostack)) };
 }
 
 /// Turns the local APIC on, if the case has one.
@@ -186,14 +152,14 @@ guest::scenario! {
     fn inject() {
         let mut l2 = prepared(two_nops);
         if arg("warm").is_some() {
-            handle(6, Some(count));
+            handle(6, Some(count_and_eoi_if_apic));
             l2.vmcs().set(field::ENTRY_EVENT, event::exception(6));
             l2.run();
             l2.go(two_nops);
             arrivals::forget();
         }
         let event = arg("event").unwrap_or(0);
-        handle(event as u8, Some(count));
+        handle(event as u8, Some(count_and_eoi_if_apic));
         l2.vmcs().set(field::ENTRY_EVENT, event);
         l2.vmcs().set(field::ENTRY_ERROR, arg("error").unwrap_or(0));
         l2.vmcs().set(field::ENTRY_LENGTH, arg("length").unwrap_or(0));
@@ -233,8 +199,8 @@ guest::scenario! {
             Some(3) => open_then_out,
             _ => out_then_nops,
         });
-        handle(0x41, Some(count));
-        handle(2, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
+        handle(2, Some(count_and_eoi_if_apic));
         enable_apic();
         if arg("acknowledge").is_some() {
             l2.vmcs().control(controls::ACKNOWLEDGE_INTERRUPT, true);
@@ -246,14 +212,14 @@ guest::scenario! {
         value("count in l2", arrivals::counted());
         tell(exit);
         value("event", exit.event & if exit.event >> 31 == 0 { 0 } else { u64::MAX });
-        open_in_l1();
+        arrivals::let_in();
         arrivals::tell();
     }
 
     /// As above, and an NMI follows in L1: the exit of the first blocks it until IRET.
     fn nmi_exit_blocks_nmis() {
         let mut l2 = prepared(out_then_nops);
-        handle(2, Some(count));
+        handle(2, Some(count_and_eoi_if_apic));
         tell_event(l2.run());
         host_acts();
         value("blocked", arrivals::counted());
@@ -275,7 +241,7 @@ guest::scenario! {
 
     /// L2 starts in activity state `activity`, with interrupts open if `if`.
     fn activity() {
-        handle(0x41, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
         enable_apic();
         let mut l2 = prepared(two_nops);
         l2.vmcs().set(field::ACTIVITY, arg("activity").unwrap_or(0));
@@ -295,7 +261,7 @@ guest::scenario! {
     /// L2 halts, and L1 makes that exit or not: where it stands is in the activity state.
     fn halted_exit() {
         let mut l2 = prepared(out_then_halt);
-        handle(0x41, Some(count));
+        handle(0x41, Some(count_and_eoi_if_apic));
         enable_apic();
         let exit = l2.run();
         tell(exit);
@@ -389,7 +355,7 @@ guest::scenario! {
 
     /// Pending debug exceptions, `pending`, at VM entry, with RFLAGS.TF if `tf`.
     fn pending_debug() {
-        handle(1, Some(count));
+        handle(1, Some(count_and_eoi_if_apic));
         let mut l2 = prepared(two_nops);
         // Once without: a page that the host must map first is a case of its own.
         l2.run();
@@ -450,7 +416,7 @@ guest::scenario! {
     /// L2 does OUT, twice.
     fn l2_stands_at_out() {
         let mut l2 = prepared(out_then_nops);
-        handle(1, Some(count));
+        handle(1, Some(count_and_eoi_if_apic));
         let exit = l2.run();
         tell_event(exit);
         l2.go(out_then_nops);
