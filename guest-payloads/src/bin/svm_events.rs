@@ -5,6 +5,7 @@
 #![no_main]
 #![expect(unsafe_code, reason = "gates are broken on purpose, and registers read")]
 guest::payload!();
+guest::raises!();
 
 use core::arch::asm;
 
@@ -47,7 +48,7 @@ fn warm_up(l2: &mut L2) {
 
 /// In L2: tells the exception as its IDT delivers it.
 extern "C" fn raise_and_tell() {
-    raise::tell(raise::raise);
+    raise::tell(raise);
 }
 
 /// OUT to port 0x80, where the host does its part.

@@ -6,6 +6,7 @@
 #![no_main]
 #![expect(unsafe_code, reason = "gates are broken on purpose, and registers read")]
 guest::payload!();
+guest::raises!();
 
 use core::arch::asm;
 
@@ -86,7 +87,7 @@ fn raise_any() {
         Some(1) if arg("icebp").is_some() => icebp(),
         Some(1) if arg("guarded").is_some() => guarded_dr(),
         Some(14) if arg("read").is_some() => not_mapped_read(),
-        _ => raise::raise(),
+        _ => raise(),
     }
 }
 
