@@ -5,6 +5,7 @@
 mod bench;
 mod bugs;
 mod cases;
+mod html;
 mod journal;
 mod page;
 mod peer;
@@ -114,6 +115,8 @@ enum Format {
     Pretty,
     /// The matrix of bugs and cases
     Json,
+    /// The same as a page for people
+    Html,
 }
 
 /// Does what the arguments say; 0 if every bug is caught, 1 if not, 4 if there is none.
@@ -153,6 +156,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.format {
         Format::Pretty => print!("{}", report::text(&found)),
         Format::Json => println!("{}", report::json(&found).context("the matrix has no form in JSON")?),
+        Format::Html => {
+            let releases: Vec<String> = report::releases(&chosen, &records).into_iter().collect();
+            let peers = Peers::of(&chosen, &known(&place, JOURNALS[1]));
+            println!("{}", html::page(&found, &releases.join(", "), &peers));
+        }
     }
     let good = found.iter().all(|(_, judged)| judged.verdict.is_good());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
