@@ -272,7 +272,9 @@ real_mode! {
     "jmp si",
     guest::label!("vectors_int"), "int 0x30",
     guest::label!("vectors_ud"), "ud2",
-    guest::label!("vectors_wait"), "sti", "hlt", "jmp vectors_wait",
+    // Whatever ran before, NMIs are not blocked.
+    guest::label!("vectors_wait"), "pushf", "push cs", "push offset vectors_open", "iret",
+    "vectors_open: sti", "hlt", "jmp vectors_open",
     "vectors_old: mov ax, 0xbad", "hlt",
     "vectors_new: mov ax, 0x600d", guest::label!("vectors_end"), "hlt",
     "moved_pointer: .word 0x3ff",

@@ -10,6 +10,9 @@ pub struct Dice {
     acted: Vec<u32>,
 }
 
+/// The points at which a variation acts as often as it likes. Beyond them it acts more and more seldom, or a guest with
+/// tens of thousands of exits would take hours under a variation that builds a VM at each.
+const OFTEN: u32 = 1024;
 /// Most points that are remembered. The dice go on to decide beyond them.
 pub const REMEMBERED: usize = 4096;
 
@@ -35,7 +38,8 @@ impl Dice {
         // A generator for each point, so that leaving one out does not change what happens at the others.
         let mixed = self.seed ^ u64::from(self.point) << 8 ^ variation as u64;
         let mut rng = fastrand::Rng::with_seed(mixed);
-        if rng.f64() >= chance {
+        let often = f64::from(OFTEN) / f64::from(self.point.max(OFTEN));
+        if rng.f64() >= chance * often {
             return None;
         }
         Some(rng)
@@ -81,8 +85,8 @@ mod tests {
     }
 
     #[test]
-    fn many_points_are_decided_though_not_all_are_remembered() {
-        let most = 20_000;
+    fn many_points_are_decided_more_and_more_seldom() {
+        let most = 1 << 20;
         let decide = |only: Option<Vec<u32>>| {
             let mut dice = Dice::new(1, "a.b~kick", only);
             let mut chosen = Vec::new();
@@ -96,11 +100,21 @@ mod tests {
             (chosen, dice.acted())
         };
         let (chosen, acted) = decide(None);
-        assert_eq!(acted.len(), REMEMBERED);
-        assert!(acted.iter().eq(chosen[..REMEMBERED].iter().map(|(point, _)| point)));
-        // About every other point to the end, and no choice comes again.
-        let late = chosen.iter().filter(|(point, _)| *point > most / 2).count();
-        assert!(late.abs_diff(most as usize / 4) < 500, "{late}");
+        let kept = acted.len().min(REMEMBERED);
+        assert!(acted.iter().eq(chosen[..kept].iter().map(|(point, _)| point)));
+        // About every other point, then half as many for each doubling, to the end.
+        let between =
+            |from: u32, to: u32| chosen.iter().filter(|(point, _)| (from..to).contains(point)).count();
+        assert!(between(0, OFTEN).abs_diff(512) < 100, "{}", between(0, OFTEN));
+        for from in [OFTEN, most / 2] {
+            let expected = f64::from(OFTEN) / 2.0 * std::f64::consts::LN_2;
+            assert!(
+                (between(from, 2 * from) as f64 - expected).abs() < 100.0,
+                "{from}: {}",
+                between(from, 2 * from)
+            );
+        }
+        // No choice comes again.
         let different: std::collections::BTreeSet<u64> = chosen.iter().map(|(_, choice)| *choice).collect();
         assert_eq!(different.len(), chosen.len());
         // A point beyond those that are remembered can be asked for.
