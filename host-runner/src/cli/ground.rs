@@ -102,10 +102,12 @@ impl Ground {
     }
 
     /// Plays a test once, `name` being what this play is called; what the kernel says of it is part of the outcome.
-    pub(super) fn play(&self, name: &str, what: &Played, limit: Duration) -> Outcome {
+    /// There is none if the run is interrupted meanwhile.
+    pub(super) fn play(&self, name: &str, what: &Played, limit: Duration) -> Option<Outcome> {
         self.kernel_log.begin(name);
         let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(name, pid));
-        with_kernel_log(outcome, self.kernel_log.end(name))
+        let reports = self.kernel_log.end(name);
+        outcome.map(|outcome| with_kernel_log(outcome, reports))
     }
 }
 

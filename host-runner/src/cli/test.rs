@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
 use super::args::{Color, Format, TestArgs};
 use super::begin::begin;
 use super::ground::{Ground, Survey};
+use super::interrupt::{Caught, Hush, Interrupt};
 use super::lost::Lost;
 use super::plan::{self, Test};
 use super::progress::Progress;
@@ -31,6 +32,7 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     }
     let mut remarks = Vec::new();
     survey.ask_device(&mut remarks)?;
+    let interrupt = Interrupt::catch()?;
     let begun = begin(args, &survey)?;
     let ground = Ground::prepare(args, &survey, begun.forget, &mut remarks);
     let Survey { suite, host, waivers, .. } = survey;
@@ -48,15 +50,24 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         paint,
         again: args.again.clone(),
         progress: Progress::new(args, begun.todo.iter().map(|test| test.name.as_str())),
+        interrupt: interrupt.flag(),
         seed: begun.seed,
         outcomes: Mutex::new(begun.done),
     });
     let lost = begun.lost.into_iter().map(|lost| lost_trial(&run, lost));
+    let selected = begun.selected;
     let forced = begun.forced;
     let trials = lost.chain(begun.todo.iter().map(|test| trial(&run, test, forced, &host))).collect();
     // The threads end before this returns, and the worker processes with the pool.
+    let hush = Arc::new(Hush::default());
+    let (stopper, hushed) = (run.ground.pool.stopper(), Arc::clone(&hush));
+    interrupt.then(move || {
+        hushed.begin();
+        stopper.stop();
+    });
     let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
-    conclude(args, &run, &host, remarks, conclusion.has_failed())
+    hush.end();
+    conclude(args, &run, selected, &host, remarks, conclusion.has_failed())
 }
 
 fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
@@ -80,7 +91,7 @@ fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
         None => {
             let (shared, test) = (Arc::clone(run), test.clone());
             let kind = kind(&run.waivers, run.suite.cases(), &test);
-            Trial::test(test.name.clone(), move || shared.play(&test)).with_kind(kind)
+            Trial::ignorable_test(test.name.clone(), move || shared.play(&test)).with_kind(kind)
         }
     }
 }
@@ -141,10 +152,12 @@ fn libtest_arguments(args: &TestArgs) -> Arguments {
 fn conclude(
     args: &TestArgs,
     run: &Run,
+    selected: usize,
     host: &HostFacts,
     mut remarks: Vec<String>,
     any_failed: bool,
 ) -> Result<End, Stop> {
+    let caught = run.interrupt.caught();
     let stray = run.ground.kernel_log.stray();
     if run.ground.kernel_log.overrun() {
         remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
@@ -163,6 +176,7 @@ fn conclude(
     let reported = args.report_dir.as_ref().map(|folder| report(args, run.journal.as_ref(), folder));
     remarks.extend(reported.iter().flatten().cloned());
     let outcomes = run.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = selected.saturating_sub(outcomes.len());
     let summary = Summary {
         outcomes: &outcomes,
         host,
@@ -173,6 +187,7 @@ fn conclude(
             .filter(|_| args.mirror.is_none())
             .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
+        interrupted: caught.map(|caught| interrupted(caught, run, open, selected)),
     };
     let table = Variations::new(&outcomes, false);
     let table = if table.has_any() { format!("{table}\n") } else { String::new() };
@@ -182,6 +197,9 @@ fn conclude(
         print!("{table}{summary}");
     }
     reported.transpose()?;
+    if let Some(caught) = caught {
+        return Ok(caught.end());
+    }
     let tally = Tally::of(outcomes.values());
     // A result that could not be kept has failed without an outcome.
     if tally.bad > 0 || any_failed || !stray.is_empty() {
@@ -191,6 +209,20 @@ fn conclude(
     } else {
         Err(Stop::Nothing("nothing ran: every case was skipped".to_owned()))
     }
+}
+
+/// That the run was ended, and how it goes on.
+fn interrupted(caught: Caught, run: &Run, open: usize, selected: usize) -> String {
+    let mut text = format!("by {}", caught.name());
+    if open == 0 {
+        return text;
+    }
+    text += &format!(": {open} of {selected} tests have no verdict");
+    let name = run.journal.as_ref().and_then(|journal| journal.path().parent()?.file_name());
+    if let Some(name) = name {
+        text += &format!("; go on with: {} --resume={}", run.again, name.display());
+    }
+    text
 }
 
 /// Writes the reports that were asked for; a remark.

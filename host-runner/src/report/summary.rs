@@ -53,6 +53,8 @@ pub struct Summary<'a> {
     pub journal: Option<PathBuf>,
     /// Remarks: the kernel log could not be read, reports that belong to no case.
     pub remarks: &'a [String],
+    /// What ended the run before its time, and how it goes on.
+    pub interrupted: Option<String>,
 }
 
 impl fmt::Display for Summary<'_> {
@@ -78,6 +80,9 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "host     {}", self.host)?;
         if let Some(journal) = &self.journal {
             writeln!(f, "results  {}", journal.display())?;
+        }
+        if let Some(text) = &self.interrupted {
+            writeln!(f, "ended    {}", safe(text))?;
         }
         let Tally { held, xfail, skipped, bad } = tally;
         writeln!(f, "{held} held, {bad} deviated, {skipped} skipped, {xfail} deviated as waived")?;

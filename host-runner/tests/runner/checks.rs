@@ -15,6 +15,10 @@ use crate::certificates::{
     two_runs_must_say_the_same,
 };
 use crate::fake::REAL_DEVICE;
+use crate::interrupts::{
+    a_second_signal_ends_a_run_at_once, a_signal_ends_a_run_in_order, a_signal_ends_a_soak,
+    an_interrupted_stream_of_json_stays_one,
+};
 use crate::lab::Lab;
 use crate::reports::{
     a_killed_run_is_reported_with_what_it_lacks, mistakes_of_manifests_are_reported, no_text_breaks_a_format,
@@ -46,6 +50,10 @@ pub(crate) fn all() -> Vec<Trial> {
         a_flood_is_bounded,
         a_kernel_report_fails_its_case,
         a_killed_run_is_resumed,
+        a_signal_ends_a_run_in_order,
+        an_interrupted_stream_of_json_stays_one,
+        a_second_signal_ends_a_run_at_once,
+        a_signal_ends_a_soak,
         a_machine_that_died_is_a_crash,
         only_what_was_running_is_lost,
         what_is_forced_stays_forced,
@@ -476,7 +484,7 @@ fn a_terminal_shows_what_runs() {
 }
 
 /// Waits for something that must come; the bound only ends a test that would otherwise hang.
-fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = is() {
@@ -488,7 +496,7 @@ fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Gone, or a zombie that nobody has reaped yet.
-fn is_gone(pid: i32) -> bool {
+pub(crate) fn is_gone(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     status.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
 }

@@ -7,6 +7,7 @@
 mod certificates;
 mod checks;
 mod fake;
+mod interrupts;
 mod lab;
 mod reports;
 mod shards;
