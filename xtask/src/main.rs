@@ -9,6 +9,7 @@ mod ci;
 mod consumers;
 mod diff;
 mod engines;
+mod interrupt;
 mod kernel;
 mod prove;
 mod report;

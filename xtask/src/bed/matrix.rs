@@ -12,6 +12,7 @@ use super::folder::RunFolder;
 use super::params::Params;
 use super::run::{self, Plan};
 use super::{reports, unusable};
+use crate::interrupt;
 
 /// Runs the suite under each of these, `jobs` at once; the worst exit status.
 pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u8> {
@@ -21,7 +22,9 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, list.len()) {
             scope.spawn(|| {
-                while let Some(params) = list.get(todo.fetch_add(1, Ordering::Relaxed)) {
+                while interrupt::caught().is_none()
+                    && let Some(params) = list.get(todo.fetch_add(1, Ordering::Relaxed))
+                {
                     let name = plan.params.and(params).to_string();
                     let folder = RunFolder::create(&runs, &format!("{kind}-{name}"));
                     let ran = folder.and_then(|folder| Ok((run::run(plan, params, &folder)?, folder)));
@@ -44,7 +47,9 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     let mut status = done.iter().fold(0, |all, (_, status, _)| worst(all, *status));
     if !folders.is_empty() {
         let paths: Vec<_> = folders.iter().map(|folder| folder.path()).collect();
-        status = worst(status, table(&plan.suite.runner, &paths, false)?);
+        if interrupt::caught().is_none() {
+            status = worst(status, table(&plan.suite.runner, &paths, false)?);
+        }
         reports::write(&plan.suite.runner, &paths, plan.runner.report_dir.as_deref())?;
     }
     Ok(status)

@@ -18,6 +18,7 @@ use super::params::Params;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
 use super::suite::Suite;
+use crate::interrupt;
 
 /// The console is the first serial line, a report of a dying kernel its last word, and nothing is slowed down by
 /// mitigations against a neighbour that is not there. The watchdog allows for a host that is busy.
@@ -68,7 +69,14 @@ pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::R
     let mut run = Run { plan, params, folder, journal };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
-    session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
+    let patience = Patience { boot: plan.boot_timeout, results };
+    let status = session::run(&mut run, patience, plan.runner.resume.is_some())?;
+    if interrupt::caught() == Some(status) {
+        let name = folder.path().file_name().unwrap_or_default().display();
+        let signal = interrupt::name(status);
+        run.remark(&format!("ended    by {signal}; go on with: {} --resume={name}", run.again()));
+    }
+    Ok(status)
 }
 
 impl Run<'_> {

@@ -30,6 +30,8 @@ pub(crate) enum Heard {
     Silence,
     /// The machine is off.
     Ended,
+    /// Somebody wants the run to end, with this exit status.
+    Interrupted(u8),
 }
 
 /// A machine that is running.
@@ -105,7 +107,7 @@ pub(crate) struct Patience {
 
 /// How a boot ended.
 enum End {
-    /// The runner has ended with this status.
+    /// The runner has ended with this status, or it shall not go on.
     Done(u8),
     /// The machine is lost, and its first program said why, if it did.
     Lost(Loss, Option<String>),
@@ -222,6 +224,7 @@ fn follow(
             Heard::Line(line) => line,
             Heard::Silence => return Ok(End::Lost(Loss::Timeout, None)),
             Heard::Ended => return Ok(End::Lost(Loss::Crash, None)),
+            Heard::Interrupted(status) => return Ok(End::Done(status)),
         };
         let event = match Told::by(&line) {
             Told::Init(Event::BedUp) => {
