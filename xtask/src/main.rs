@@ -11,6 +11,7 @@ mod diff;
 mod engines;
 mod interrupt;
 mod kernel;
+mod paint;
 mod prove;
 mod report;
 mod schema;

@@ -253,6 +253,9 @@ pub(super) struct TestArgs {
     /// One character per case
     #[arg(short, long)]
     pub(super) quiet: bool,
+    /// Name every case, where a terminal shows only how far the run is, and list all skips and waived deviations
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(super) verbose: bool,
     /// Colours
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub(super) color: Color,

@@ -1,6 +1,5 @@
 //! What every run stands on: the suite, the host, the waivers, the kernel log, the workers.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::machine::Piece;
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
 use crate::profile::Profile;
+use crate::report::Paint;
 use crate::suite::{Load, RunContext, Suite};
 use crate::variation;
 use crate::waivers::Waivers;
@@ -125,7 +125,7 @@ fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
 /// A profile by name.
 pub(super) fn profile(places: &Places, name: &str, suite: &dyn Suite) -> Result<Profile, Stop> {
     let found = manifest::load_profile(&places.sources.manifests, name, suite.cases());
-    found.map_err(|mistakes| Stop::Usage(mistakes.render(std::io::stderr().is_terminal())))
+    found.map_err(|mistakes| Stop::Usage(mistakes.render(Paint::automatic(&std::io::stderr()).is_on())))
 }
 
 fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {

@@ -79,7 +79,13 @@ impl Run {
         let text = (!good).then(|| report::failure(&case.id, Some(&about()), &outcome, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.insert(test.name.clone(), outcome);
-        text.map_or(Ok(()), |text| Err(Failed::from(text)))
+        drop(outcomes);
+        let Some(text) = text else { return Ok(()) };
+        if self.progress.tells_all() {
+            self.progress.tell(&format!("---- {} ----\n{text}\n", test.name));
+            return Err(Failed::without_message());
+        }
+        Err(Failed::from(text))
     }
 
     fn about(&self, test: &Test, case: &Case) -> About {

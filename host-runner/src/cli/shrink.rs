@@ -20,12 +20,10 @@ pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>)
     let (all, wanted) = (evidence.perturbed.clone(), head(&outcome.reason).to_owned());
     let end = Instant::now() + TIME;
     let over = Cell::new(false);
-    let mut is_seen = |points: Option<&[u32]>| match play(points) {
-        Some(again) => again.verdict == Verdict::Fail && head(&again.reason) == wanted,
-        None => {
-            over.set(true);
-            false
-        }
+    let mut is_seen = |points: Option<&[u32]>| {
+        let again = play(points);
+        over.set(over.get() || again.is_none());
+        again.is_some_and(|again| again.verdict == Verdict::Fail && head(&again.reason) == wanted)
     };
     let first = if all.len() < REMEMBERED { "" } else { "the first " };
     let text = if is_seen(None) {

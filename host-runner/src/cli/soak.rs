@@ -97,6 +97,7 @@ fn meaningless(args: &TestArgs) -> Option<&'static str> {
         ("--ignored", args.ignored),
         ("--include-ignored", args.include_ignored),
         ("--quiet", args.quiet),
+        ("--verbose", args.verbose),
         ("--color", args.color != Color::Auto),
         ("--logfile", args.logfile.is_some()),
         ("--resume", args.resume.is_some()),

@@ -19,7 +19,7 @@ use crate::case::Case;
 use crate::host::HostFacts;
 use crate::journal::{Ended, Journal, now};
 use crate::outcome::{Outcome, Verdict};
-use crate::report::{Paint, Results, Summary, Tally, Variations};
+use crate::report::{Paint, Results, Rows, Summary, Tally, Variations};
 use crate::suite::Load;
 use crate::waivers::Waivers;
 
@@ -39,7 +39,8 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     let paint = match args.color {
         Color::Always => Paint::new(true),
         Color::Never => Paint::new(false),
-        Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
+        // Failures are told in the log file, unless a terminal shows them.
+        Color::Auto => Paint::new(Paint::automatic(&std::io::stdout()).is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
     let run = Arc::new(Run {
@@ -65,7 +66,12 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         hushed.begin();
         stopper.stop();
     });
-    let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
+    let mut arguments = libtest_arguments(args);
+    if run.progress.tells_all() {
+        arguments.logfile = Some("/dev/null".to_owned());
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    run.progress.end();
     hush.end();
     conclude(args, &run, selected, &host, remarks, conclusion.has_failed())
 }
@@ -187,9 +193,10 @@ fn conclude(
             .filter(|_| args.mirror.is_none())
             .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
+        all: args.verbose,
         interrupted: caught.map(|caught| interrupted(caught, run, open, selected)),
     };
-    let table = Variations::new(&outcomes, false);
+    let table = Variations::new(&outcomes, if args.verbose { Rows::Deviating } else { Rows::Bad });
     let table = if table.has_any() { format!("{table}\n") } else { String::new() };
     if args.format == Some(Format::Json) {
         eprint!("{table}{summary}");
@@ -213,16 +220,13 @@ fn conclude(
 
 /// That the run was ended, and how it goes on.
 fn interrupted(caught: Caught, run: &Run, open: usize, selected: usize) -> String {
-    let mut text = format!("by {}", caught.name());
+    let signal = caught.name();
     if open == 0 {
-        return text;
+        return format!("by {signal}");
     }
-    text += &format!(": {open} of {selected} tests have no verdict");
     let name = run.journal.as_ref().and_then(|journal| journal.path().parent()?.file_name());
-    if let Some(name) = name {
-        text += &format!("; go on with: {} --resume={}", run.again, name.display());
-    }
-    text
+    let again = name.map(|name| format!("; go on with: {} --resume={}", run.again, name.display()));
+    format!("by {signal}: {open} of {selected} tests have no verdict{}", again.unwrap_or_default())
 }
 
 /// Writes the reports that were asked for; a remark.

@@ -12,6 +12,7 @@ mod lab;
 mod reports;
 mod shards;
 mod stub;
+mod terminal;
 mod variations;
 
 use std::process::ExitCode;

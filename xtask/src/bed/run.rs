@@ -1,7 +1,7 @@
 //! One run in a bed: its folder, what goes into each machine, and the session over them.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::params::Params;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
 use super::suite::Suite;
-use crate::interrupt;
+use crate::{interrupt, paint};
 
 /// The console is the first serial line, a report of a dying kernel its last word, and nothing is slowed down by
 /// mitigations against a neighbour that is not there. The watchdog allows for a host that is busy.
@@ -93,7 +93,7 @@ impl Run<'_> {
             self.plan.kind.slower() * runner.timeout_scale.unwrap_or(1.0)
         ));
         let color = match runner.color.as_deref() {
-            None | Some("auto") if self.plan.shown && std::io::stdout().is_terminal() => "always",
+            None | Some("auto") if self.plan.shown && paint::colours(&std::io::stdout()) => "always",
             None | Some("auto") => "never",
             Some(other) => other,
         };
