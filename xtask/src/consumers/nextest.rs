@@ -111,8 +111,8 @@ fn verdicts() -> anyhow::Result<(BTreeMap<String, String>, BTreeMap<String, Seen
     let mut list = nextest(&words);
     with(&mut list);
     let mut theirs = ignored(&listed(&mut list)?["rust-suites"]["host-runner::runner"]);
-    let mut run = nextest(&["run", "--test", "runner", "--no-fail-fast", "--config-file"]);
-    with(run.arg(place.path().join("nextest.toml")));
+    let mut run = nextest(&["run", "--test", "runner", "--no-fail-fast"]);
+    with(run.arg("--config-file").arg(place.path().join("nextest.toml")));
     // It fails, as some of the cases do; what it says of each is in the report.
     let ended = run.output().context("cannot start cargo-nextest")?;
     let junit = fs::read_to_string(place.path().join("store/default/junit.xml"));
