@@ -25,6 +25,7 @@ const COLUMNS: usize = 80;
 #[derive(Debug)]
 pub(super) struct Progress {
     state: Arc<Mutex<State>>,
+    tells_all: bool,
     /// Ends the thread when it is dropped.
     _ticker: Option<Sender<()>>,
 }
@@ -102,12 +103,12 @@ impl Progress {
             });
             stop
         });
-        Self { state, _ticker: ticker }
+        Self { state, tells_all: style == Style::Alone, _ticker: ticker }
     }
 
     /// Whether libtest-mimic's lines are not wanted: what has to be said is said here.
-    pub(super) fn tells_all(&self) -> bool {
-        lock(&self.state).style == Style::Alone
+    pub(super) const fn tells_all(&self) -> bool {
+        self.tells_all
     }
 
     /// A test begins.

@@ -201,7 +201,9 @@ fn conclude(
     if args.format == Some(Format::Json) {
         eprint!("{table}{summary}");
     } else {
-        print!("{table}{summary}");
+        // libtest-mimic may have named a test, and nothing come of it.
+        let begin = if caught.is_some() && !run.progress.tells_all() { "\n" } else { "" };
+        print!("{begin}{table}{summary}");
     }
     reported.transpose()?;
     if let Some(caught) = caught {

@@ -85,6 +85,8 @@ impl fmt::Display for Summary<'_> {
         // What is missing for most cases comes first.
         let mut skips: Vec<_> = skips.into_iter().collect();
         skips.sort_by_key(|(_, cases)| Reverse(cases.len()));
+        // A line that counts one reason could as well name it.
+        let most = if skips.len() == SHORT + 1 { skips.len() } else { most };
         for (reason, cases) in skips.iter().take(most) {
             let names = cases[..cases.len().min(3)].join(", ");
             let more = cases.len().saturating_sub(3);

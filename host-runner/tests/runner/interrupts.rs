@@ -50,6 +50,11 @@ pub(crate) fn a_signal_ends_a_run_in_order() {
             .unwrap();
         let ran = end_of(runner);
         ran.ends(status).says(&format!("ended    by {signal}: 4 of 6 tests have no verdict"));
+        assert!(
+            ran.out.contains("\nskip     1 ("),
+            "what the summary says has lines of its own: {}",
+            ran.out
+        );
         assert_eq!(ran.out.lines().last(), Some("1 passed, 0 failed, 1 skipped"), "{}", ran.out);
         assert!(!ran.out.contains("t.pass3") && !ran.out.contains("test result"), "{}", ran.out);
         wait_for("the case's process to go", || is_gone(case).then_some(()));

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
         let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
         if !folders.is_empty() {
             if interrupt::caught().is_none() {
-                status = worst(status, matrix::table(&plan.suite.runner, &folders, true)?);
+                status = worst(status, matrix::table(plan, &folders, true)?);
             }
             // In the place of this machine's own.
             reports::write(&plan.suite.runner, &folders, plan.runner.report_dir.as_deref())?;

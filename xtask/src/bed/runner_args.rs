@@ -101,6 +101,13 @@ impl RunnerArgs {
     }
 }
 
+impl RunnerArgs {
+    /// Whether standard output is for lines of JSON alone.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.rest.iter().any(|word| word == "--format=json")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +130,7 @@ mod tests {
         let args = parse("-Z unstable-options --format json --test-threads=1 smm").unwrap();
         assert_eq!(args.selection, ["smm"]);
         assert_eq!(args.rest, ["-Zunstable-options", "--format=json"]);
+        assert!(args.wants_json() && !parse("--format=terse smm").unwrap().wants_json());
         let args = parse("--vary kick,threads --vary-depth 2 --forget tsc state").unwrap();
         assert_eq!(args.selection, ["state"]);
         assert_eq!(args.rest, ["--vary=kick,threads", "--vary-depth=2", "--forget=tsc"]);
