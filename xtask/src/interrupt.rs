@@ -103,6 +103,7 @@ pub(crate) fn status(command: Command) -> anyhow::Result<ExitStatus> {
 mod tests {
     use std::io::{BufRead, BufReader, Read};
     use std::process::{Child, ChildStdout, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -161,7 +162,7 @@ mod tests {
             "idle" => {
                 drop(watch);
                 println!("ready -");
-                thread::sleep(std::time::Duration::from_mins(2));
+                thread::sleep(Duration::from_mins(2));
             }
             _ => panic!("{part}"),
         }
@@ -185,8 +186,13 @@ mod tests {
         assert_eq!(line, "told\n");
         tell(&child, Signal::SIGINT);
         assert_eq!(child.wait().unwrap().code(), Some(130));
-        // The shell had its end of the pipe, too.
-        assert!(!rest(lines).contains("ended") && is_gone(&pid));
+        // The shell had its end of the pipe, too, and closes it on its way out.
+        assert!(!rest(lines).contains("ended"));
+        let start = Instant::now();
+        while !is_gone(&pid) {
+            assert!(start.elapsed() < Duration::from_mins(2), "it outlives what started it");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]
