@@ -317,6 +317,9 @@ pub(super) struct TestArgs {
     /// The kernel log
     #[arg(long, value_name = "PATH", default_value = "/dev/kmsg", hide = true)]
     pub(super) kernel_log: PathBuf,
+    /// Somebody else shows how far the run is, on a terminal: only failures are told, and the summary
+    #[arg(long, hide = true)]
+    pub(super) watched: bool,
     /// Accepted for cargo test
     #[arg(long, hide = true)]
     pub(super) show_output: bool,

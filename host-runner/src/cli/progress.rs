@@ -35,6 +35,8 @@ pub(super) struct Progress {
 enum Style {
     /// Nobody sees the line.
     Hidden,
+    /// Nor is anything else wanted but failures.
+    Elsewhere,
     /// Nothing but failures.
     Alone,
     /// libtest-mimic's lines, each after its test.
@@ -59,6 +61,9 @@ struct State {
 
 impl Style {
     fn of(args: &TestArgs) -> Self {
+        if args.watched {
+            return Self::Elsewhere;
+        }
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         // One character per test leaves the cursor where it must stay, and programs read the others.
         let pretty = !args.quiet && args.format.is_none_or(|format| format == Format::Pretty);
@@ -93,7 +98,7 @@ impl Progress {
         let (all, width) = (names.clone().count(), style.width(names));
         let state = State { style, done: 0, bad: 0, all, width, running: Vec::new(), last: None };
         let state = Arc::new(Mutex::new(state));
-        let ticker = (style != Style::Hidden).then(|| {
+        let ticker = (!matches!(style, Style::Hidden | Style::Elsewhere)).then(|| {
             let (stop, stopped) = mpsc::channel();
             let state = Arc::clone(&state);
             thread::spawn(move || {
@@ -103,7 +108,7 @@ impl Progress {
             });
             stop
         });
-        Self { state, tells_all: style == Style::Alone, _ticker: ticker }
+        Self { state, tells_all: matches!(style, Style::Alone | Style::Elsewhere), _ticker: ticker }
     }
 
     /// Whether libtest-mimic's lines are not wanted: what has to be said is said here.
@@ -180,7 +185,7 @@ impl State {
     fn text(&self, now: Instant) -> Option<String> {
         let oldest = self.running.first().map(|(name, start)| (name, now.duration_since(*start).as_secs()));
         let named = match self.style {
-            Style::Hidden => return None,
+            Style::Hidden | Style::Elsewhere => return None,
             Style::Behind => {
                 // The verdict takes its place.
                 return Some(match oldest {

@@ -32,7 +32,7 @@ use crate::shards::{
 use crate::terminal::{
     a_green_run_on_a_terminal_is_short, a_terminal_is_shown_each_failure_once, a_terminal_shows_what_runs,
     colours_are_for_terminals_that_want_them, json_is_all_that_is_on_standard_output,
-    what_is_piped_has_a_line_for_each_test,
+    what_is_piped_has_a_line_for_each_test, who_is_watched_elsewhere_tells_of_failures_alone,
 };
 use crate::variations::{
     a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
@@ -93,6 +93,7 @@ pub(crate) fn all() -> Vec<Trial> {
         a_terminal_shows_what_runs,
         a_green_run_on_a_terminal_is_short,
         a_terminal_is_shown_each_failure_once,
+        who_is_watched_elsewhere_tells_of_failures_alone,
         colours_are_for_terminals_that_want_them,
         what_is_piped_has_a_line_for_each_test,
         json_is_all_that_is_on_standard_output,

@@ -127,6 +127,17 @@ pub(crate) fn a_terminal_is_shown_each_failure_once() {
     assert!(!ran.out.contains("test result"), "{}", ran.out);
 }
 
+pub(crate) fn who_is_watched_elsewhere_tells_of_failures_alone() {
+    let (lab, known) = many();
+    let ran = lab.run(&[&known, "--watched"]);
+    ran.ends(0);
+    assert!(ran.out.starts_with("xfail    6 deviate") && ran.err.is_empty(), "{}\n{}", ran.out, ran.err);
+    let lab = Lab::new("t.pass,t.fail");
+    let ran = lab.run(&["--watched"]);
+    ran.ends(1);
+    assert!(ran.out.starts_with("---- t.fail ----\nfail: rax is 0x7") && ran.err.is_empty(), "{}", ran.out);
+}
+
 pub(crate) fn colours_are_for_terminals_that_want_them() {
     let lab = Lab::new("t.pass,t.fail");
     let shown = |arguments: &[&str], name: &str, value: &str| {

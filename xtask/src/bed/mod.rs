@@ -25,6 +25,7 @@ pub(crate) mod lock;
 mod matrix;
 pub(crate) mod params;
 mod process;
+mod progress;
 mod qemu;
 mod reports;
 mod run;

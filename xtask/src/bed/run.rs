@@ -10,11 +10,13 @@ use bed_init::{CONFIG, Config, MODULES, RESULTS};
 
 use super::again;
 use super::channel::Relay;
+use super::event::Journal;
 use super::folder::RunFolder;
 use super::initramfs::Initramfs;
 use super::kernel::{Kernel, modules::Module};
 use super::kind::{Emulator, Kind, Parts};
 use super::params::Params;
+use super::progress::Progress;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
 use super::suite::Suite;
@@ -60,13 +62,15 @@ struct Run<'a> {
     params: Params,
     folder: &'a RunFolder,
     journal: File,
+    progress: Progress,
 }
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
     let params = plan.params.and(params);
     let journal = folder.journal()?;
-    let mut run = Run { plan, params, folder, journal };
+    let progress = if plan.shown { Progress::of(&plan.runner) } else { Progress::default() };
+    let mut run = Run { plan, params, folder, journal, progress };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
     let patience = Patience { boot: plan.boot_timeout, results };
@@ -99,6 +103,7 @@ impl Run<'_> {
         };
         command.push(format!("--color={color}"));
         command.push(format!("--again={}", self.again()));
+        command.extend(self.progress.is_shown().then(|| "--watched".to_owned()));
         command
             .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
         command.extend(runner.rest.iter().cloned());
@@ -191,7 +196,7 @@ impl Bed for Run<'_> {
             words,
             initramfs: self.initramfs(resume)?,
             console: self.folder.log("console")?,
-            text: Relay::to(self.folder.log("text")?, self.plan.shown),
+            text: Relay::to(self.folder.log("text")?, self.plan.shown).beside(self.progress.clone()),
         })
     }
 
@@ -201,7 +206,14 @@ impl Bed for Run<'_> {
 
     fn remark(&mut self, text: &str) {
         // Of several machines at once it must say which.
-        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
+        let shown = self.plan.shown;
+        self.progress.aside(|| {
+            if shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
+        });
+    }
+
+    fn told(&mut self, event: &Journal) {
+        self.progress.take(event);
     }
 }
 

@@ -102,6 +102,12 @@ impl RunnerArgs {
 }
 
 impl RunnerArgs {
+    /// Whether each case has to be told of in some form.
+    pub(crate) fn asks_for_lines(&self) -> bool {
+        let asks = ["-v", "--verbose", "-q", "--quiet", "--nocapture"];
+        self.rest.iter().any(|word| asks.contains(&word.as_str()) || word.starts_with("--format="))
+    }
+
     /// Whether standard output is for lines of JSON alone.
     pub(crate) fn wants_json(&self) -> bool {
         self.rest.iter().any(|word| word == "--format=json")

@@ -94,6 +94,9 @@ pub(crate) trait Bed {
 
     /// A word to the user about the course of things.
     fn remark(&mut self, text: &str);
+
+    /// The journal goes on.
+    fn told(&mut self, event: &Journal);
 }
 
 /// How long to wait for what.
@@ -249,8 +252,9 @@ fn follow(
         let journal = bed.journal();
         // One write, so that whatever kills this process leaves whole lines.
         journal.write_all(&[&line[..], b"\n"].concat()).context("cannot write results.jsonl")?;
+        bed.told(&event);
         match event {
-            Journal::Header {} => seen.header = true,
+            Journal::Header { .. } => seen.header = true,
             Journal::Ended {} => {}
             Journal::Started { case, limit_ms } => {
                 seen.running = Some(Running { case, limit: limit_ms.map(Duration::from_millis) });
