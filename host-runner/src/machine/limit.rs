@@ -3,9 +3,12 @@
 //! A one-shot timer signals the vCPU's thread; its handler sets `kvm_run.immediate_exit`, so that
 //! KVM_RUN returns EINTR whether the signal came before, during or after its entry. Nothing is armed
 //! per run: when the timer fires early, because the guest has exited since, it is set again.
+//!
+//! What the thread has spent waiting for a CPU does not count: how busy the host is says nothing about the guest.
 #![expect(unsafe_code, reason = "a signal handler that writes to kvm_run")]
 
 use std::cell::Cell;
+use std::fs;
 use std::ptr;
 use std::sync::Once;
 use std::time::Duration;
@@ -18,6 +21,11 @@ use crate::play::TargetError;
 
 /// The limit's signal. Its handler does nothing but what this module says.
 const SIGNAL: Signal = Signal::SIGALRM;
+
+/// How many times its budget a stay may get in addition, for time in which it did not run.
+const MOST_WAITING: u32 = 20;
+/// Less waiting than this is not worth another look.
+const LEAST_WAITING: Duration = Duration::from_millis(1);
 
 thread_local! {
     /// What the handler may write to: `immediate_exit` of the vCPU that this thread runs.
@@ -41,6 +49,10 @@ pub struct Limit {
     thread_id: i32,
     budget: Duration,
     deadline: Duration,
+    /// What this stay has got beyond its budget.
+    granted: Duration,
+    /// How long the thread had waited for a CPU, in all, when the timer was set.
+    waited: Duration,
     armed: bool,
 }
 
@@ -59,7 +71,8 @@ impl Limit {
         let notify = SigevNotify::SigevThreadId { signal: SIGNAL, thread_id, si_value: 0 };
         let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify)).map_err(failed)?;
         FIRED.set(false);
-        Ok(Self { timer, thread_id, budget, deadline: Duration::ZERO, armed: false })
+        let [deadline, granted, waited] = [Duration::ZERO; 3];
+        Ok(Self { timer, thread_id, budget, deadline, granted, waited, armed: false })
     }
 
     /// The time that one stay may take.
@@ -85,6 +98,7 @@ impl Limit {
             unsafe { immediate_exit.write_volatile(1) };
         }
         self.deadline = now() + self.budget;
+        self.granted = Duration::ZERO;
         if !self.armed {
             self.arm(self.budget)?;
         }
@@ -106,7 +120,10 @@ impl Limit {
     /// After the timer fired: sets it for the rest of this stay; `false` if there is no rest.
     pub fn extend(&mut self) -> Result<bool, TargetError> {
         self.armed = false;
-        let left = self.deadline.saturating_sub(now());
+        let mut left = self.deadline.saturating_sub(now());
+        if left.is_zero() {
+            left = self.grant(waited().saturating_sub(self.waited));
+        }
         if left.is_zero() {
             return Ok(false);
         }
@@ -114,11 +131,24 @@ impl Limit {
         Ok(true)
     }
 
+    /// More time for a stay that has used up its own, of which its thread has waited so long for a CPU.
+    fn grant(&mut self, waited: Duration) -> Duration {
+        let room = self.budget.saturating_mul(MOST_WAITING).saturating_sub(self.granted);
+        let more = waited.min(room);
+        if more < LEAST_WAITING {
+            return Duration::ZERO;
+        }
+        self.granted += more;
+        self.deadline = now() + more;
+        more
+    }
+
     fn arm(&mut self, time: Duration) -> Result<(), TargetError> {
         // The coarse clock may lag by a tick; never fire before the deadline that it gave.
         let time = time + Duration::from_millis(10);
         self.timer.set(Expiration::OneShot(time.into()), TimerSetTimeFlags::empty()).map_err(failed)?;
         self.armed = true;
+        self.waited = waited();
         Ok(())
     }
 }
@@ -136,6 +166,18 @@ pub fn interrupt(tid: i32) -> Result<(), nix::Error> {
     nix::errno::Errno::result(result).map(drop)
 }
 
+/// How long the calling thread has been ready to run without a CPU, since its start; zero where the kernel does not tell
+/// (CONFIG_SCHED_INFO).
+fn waited() -> Duration {
+    fs::read_to_string("/proc/thread-self/schedstat").map_or(Duration::ZERO, |text| waiting_in(&text))
+}
+
+/// The second number of schedstat: nanoseconds on a run queue (Documentation/scheduler/sched-stats.rst).
+fn waiting_in(schedstat: &str) -> Duration {
+    let number = schedstat.split_ascii_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(number.unwrap_or(0))
+}
+
 /// Monotonic time to a few milliseconds: a few nanoseconds to read, in a path as hot as any here.
 fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from)
@@ -143,4 +185,36 @@ fn now() -> Duration {
 
 fn failed(error: nix::Error) -> TargetError {
     TargetError::Harness(format!("the time limit of KVM_RUN: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn time_without_a_cpu_is_given_back_within_bounds() {
+        let mut limit = Limit::new(100 * MS).unwrap();
+        assert_eq!(limit.grant(Duration::ZERO), Duration::ZERO);
+        assert_eq!(limit.grant(MS / 2), Duration::ZERO);
+        let before = now();
+        assert_eq!(limit.grant(300 * MS), 300 * MS);
+        assert!(limit.deadline >= before + 300 * MS);
+        // However long it waits, a stay ends.
+        assert_eq!(limit.grant(Duration::from_hours(1)), 1700 * MS);
+        assert_eq!(limit.grant(Duration::from_hours(1)), Duration::ZERO);
+        let mut byte = 0;
+        // SAFETY: the byte outlives the stay.
+        unsafe { limit.begin(&raw mut byte) }.unwrap();
+        assert_eq!(limit.grant(5 * MS), 5 * MS, "each stay has its own");
+        limit.end();
+    }
+
+    #[test]
+    fn the_kernel_tells_how_long_a_thread_has_waited() {
+        assert_eq!(waiting_in("95358 339554 2\n"), Duration::from_nanos(339_554));
+        assert_eq!(waiting_in(""), Duration::ZERO);
+        assert_eq!(waiting_in("1 x 2"), Duration::ZERO);
+    }
 }
