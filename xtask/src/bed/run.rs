@@ -1,7 +1,7 @@
 //! One run in a bed: its folder, what goes into each machine, and the session over them.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,14 +10,17 @@ use bed_init::{CONFIG, Config, MODULES, RESULTS};
 
 use super::again;
 use super::channel::Relay;
+use super::event::Journal;
 use super::folder::RunFolder;
 use super::initramfs::Initramfs;
 use super::kernel::{Kernel, modules::Module};
 use super::kind::{Emulator, Kind, Parts};
 use super::params::Params;
+use super::progress::Progress;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
 use super::suite::Suite;
+use crate::{interrupt, paint};
 
 /// The console is the first serial line, a report of a dying kernel its last word, and nothing is slowed down by
 /// mitigations against a neighbour that is not there. The watchdog allows for a host that is busy.
@@ -59,16 +62,25 @@ struct Run<'a> {
     params: Params,
     folder: &'a RunFolder,
     journal: File,
+    progress: Progress,
 }
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
     let params = plan.params.and(params);
     let journal = folder.journal()?;
-    let mut run = Run { plan, params, folder, journal };
+    let progress = if plan.shown { Progress::of(&plan.runner) } else { Progress::default() };
+    let mut run = Run { plan, params, folder, journal, progress };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
-    session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
+    let patience = Patience { boot: plan.boot_timeout, results };
+    let status = session::run(&mut run, patience, plan.runner.resume.is_some())?;
+    if interrupt::caught() == Some(status) {
+        let name = folder.path().file_name().unwrap_or_default().display();
+        let signal = interrupt::name(status);
+        run.remark(&format!("ended    by {signal}; go on with: {} --resume={name}", run.again()));
+    }
+    Ok(status)
 }
 
 impl Run<'_> {
@@ -85,12 +97,13 @@ impl Run<'_> {
             self.plan.kind.slower() * runner.timeout_scale.unwrap_or(1.0)
         ));
         let color = match runner.color.as_deref() {
-            None | Some("auto") if self.plan.shown && std::io::stdout().is_terminal() => "always",
+            None | Some("auto") if self.plan.shown && paint::colours(&std::io::stdout()) => "always",
             None | Some("auto") => "never",
             Some(other) => other,
         };
         command.push(format!("--color={color}"));
         command.push(format!("--again={}", self.again()));
+        command.extend(self.progress.is_shown().then(|| "--watched".to_owned()));
         command
             .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
         command.extend(runner.rest.iter().cloned());
@@ -183,7 +196,7 @@ impl Bed for Run<'_> {
             words,
             initramfs: self.initramfs(resume)?,
             console: self.folder.log("console")?,
-            text: Relay::to(self.folder.log("text")?, self.plan.shown),
+            text: Relay::to(self.folder.log("text")?, self.plan.shown).beside(self.progress.clone()),
         })
     }
 
@@ -193,7 +206,14 @@ impl Bed for Run<'_> {
 
     fn remark(&mut self, text: &str) {
         // Of several machines at once it must say which.
-        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
+        let shown = self.plan.shown;
+        self.progress.aside(|| {
+            if shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
+        });
+    }
+
+    fn told(&mut self, event: &Journal) {
+        self.progress.take(event);
     }
 }
 
