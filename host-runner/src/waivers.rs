@@ -4,6 +4,7 @@
 //! fails as well (`xpass`), so that waivers do not rot.
 
 mod read;
+mod release;
 
 use std::collections::BTreeMap;
 

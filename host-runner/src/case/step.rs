@@ -99,6 +99,8 @@ pub struct BankSet {
     pub values: Vec<(String, Expr)>,
     /// KVM must refuse with this errno, by name: `EINVAL`.
     pub errno: Option<String>,
+    /// KVM may also take the numbers, if it refuses the next KVM_RUN with that errno. They are put back then.
+    pub at_run: bool,
 }
 
 /// Numbers that must be so.

@@ -191,10 +191,17 @@ fn banks(generator: &mut SchemaGenerator) -> Vec<Value> {
     let expr = generator.subschema_for::<Expr>().to_value();
     let expect = generator.subschema_for::<Expect>().to_value();
     let errno = json!({ "enum": ERRNOS, "description": "KVM must refuse with this." });
+    let at_run = json!({ "type": "boolean", "description": "Or the next KVM_RUN must." });
     let mut steps = Vec::new();
     for bank in Bank::ALL {
         let kind = json!({ "const": bank.name() });
-        let mut set = step("set", kind.clone(), &common, &[cpu(), ("errno", errno.clone())], &[]);
+        let mut set = step(
+            "set",
+            kind.clone(),
+            &common,
+            &[cpu(), ("errno", errno.clone()), ("at-run", at_run.clone())],
+            &[],
+        );
         let mut check = step("check", kind.clone(), &common, &[cpu()], &[]);
         for (step, value, least) in [(&mut set, &expr, 2), (&mut check, &expect, 2)] {
             for name in bank.names() {

@@ -203,8 +203,9 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
     let bank = bank(&mut table, "set", notes)?;
     let cpu = table.read("cpu", notes).unwrap_or(0);
     let errno = table.read("errno", notes);
+    let at_run = table.read("at-run", notes).unwrap_or(false);
     let (span, mut values, before) = (table.span.clone(), Vec::new(), notes.count());
-    numbers(bank, &["errno"], table, notes, &mut |name, value, notes| {
+    numbers(bank, &["errno", "at-run"], table, notes, &mut |name, value, notes| {
         if value.get_ref().as_str() == Some("unchanged") {
             notes
                 .add(&value.span(), "`unchanged` is nothing that can be set")
@@ -219,7 +220,7 @@ fn set(mut table: Table, notes: &mut Notes) -> Option<What> {
             bank.name()
         ));
     }
-    Some(What::Set(BankSet { cpu, bank, values, errno }))
+    Some(What::Set(BankSet { cpu, bank, values, errno, at_run }))
 }
 
 fn check(mut table: Table, notes: &mut Notes) -> Option<What> {

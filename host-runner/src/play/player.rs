@@ -1,13 +1,14 @@
 //! The walk over the steps.
 
+mod set;
+
 use super::Target;
 use super::evidence::{Finding, Trace};
 use super::guest::{self, Said};
 use super::unchanged::Before;
 use crate::bank::Bank;
 use crate::case::{
-    BankExpect, BankSet, Bytes, Case, ExitStep, Expect, GuestStep, MemoryExpect, Pio, Places, Step, Vendor,
-    What,
+    BankExpect, Bytes, Case, ExitStep, Expect, GuestStep, MemoryExpect, Pio, Places, Step, Vendor, What,
 };
 use crate::exit::{Exit, ExitPattern, Mismatch, PatternContext};
 use crate::outcome::Outcome;
@@ -269,26 +270,6 @@ impl<'a, T: Target> Player<'a, T> {
             }
         }
         self.stopped(cpu)
-    }
-
-    fn set(&mut self, step: &BankSet) -> Walk {
-        let cpu = step.cpu;
-        let mut values = Vec::with_capacity(step.values.len());
-        for (name, expr) in &step.values {
-            let value =
-                self.target.resolve(expr, self.places).map_err(|error| Finding::target(cpu, error))?;
-            values.push((name.as_str(), value));
-        }
-        let refused =
-            self.target.set_bank(cpu, step.bank, &values).map_err(|error| Finding::target(cpu, error))?;
-        let observed = refused.map(errno_name);
-        if observed != step.errno {
-            let shown = |errno: Option<&String>| {
-                errno.map_or("success".to_owned(), |errno| format!("refusal with {errno}"))
-            };
-            return Err(Finding::differs(cpu, "set", shown(step.errno.as_ref()), shown(observed.as_ref())));
-        }
-        self.before.note(self.target, Some(cpu)).map_err(|error| Finding::target(cpu, error))
     }
 
     fn check(&mut self, step: &BankExpect) -> Walk {

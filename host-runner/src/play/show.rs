@@ -8,8 +8,10 @@ pub fn step(what: &What) -> String {
         What::Exit(step) => exit(step),
         What::Guest(GuestStep::Done(cpu)) => on_cpu("guest done".into(), *cpu),
         What::Guest(GuestStep::Value { cpu, name, is }) => on_cpu(format!("guest {name} = {is}"), *cpu),
-        What::Set(BankSet { cpu, bank, values, errno }) => {
-            let refused = errno.as_ref().map_or_else(String::new, |errno| format!(", refused with {errno}"));
+        What::Set(BankSet { cpu, bank, values, errno, at_run }) => {
+            let late = if *at_run { " here or by KVM_RUN" } else { "" };
+            let refused =
+                errno.as_ref().map_or_else(String::new, |errno| format!(", refused with {errno}{late}"));
             on_cpu(format!("set {}{}{refused}", bank.name(), list(values)), *cpu)
         }
         What::Check(BankExpect { cpu, bank, values }) => {

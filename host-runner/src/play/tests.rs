@@ -228,6 +228,7 @@ fn unchanged_means_since_the_host_set_it() {
         bank: Bank::Regs,
         values: vec![("rax".into(), Expr::Number(9))],
         errno: None,
+        at_run: false,
     });
     let mut step = exit_step("hlt", serde_json::json!({}));
     step.regs = vec![("rax".into(), Expect::Unchanged)];
@@ -376,7 +377,8 @@ fn a_target_that_cannot_go_on_is_judged_by_the_reason() {
 #[test]
 fn a_refused_set_must_be_expected() {
     let set = |errno: Option<&str>| {
-        What::Set(BankSet { cpu: 0, bank: Bank::Sregs, values: vec![], errno: errno.map(str::to_owned) })
+        let errno = errno.map(str::to_owned);
+        What::Set(BankSet { cpu: 0, bank: Bank::Sregs, values: vec![], errno, at_run: false })
     };
     let refusing = || Fake { refuse_set: Some(22), ..Fake::default() };
     assert_eq!(run(vec![set(Some("EINVAL"))], &mut refusing()).verdict, Verdict::Pass);
@@ -386,6 +388,39 @@ fn a_refused_set_must_be_expected() {
     );
     assert_eq!(run(vec![set(Some("EINVAL"))], &mut Fake::default()).verdict, Verdict::Fail);
     assert_eq!(run(vec![What::Keep(0, Bank::Regs)], &mut refusing()).verdict, Verdict::Fail);
+}
+
+#[test]
+fn a_refusal_may_come_when_the_vcpu_is_to_run() {
+    let set = || {
+        vec![What::Set(BankSet {
+            cpu: 0,
+            bank: Bank::Sregs,
+            values: vec![("cr3".into(), Expr::Number(7))],
+            errno: Some("EINVAL".into()),
+            at_run: true,
+        })]
+    };
+    let refusing = |errno: &str| {
+        let mut fake = Fake::default();
+        let (what, error) = ("KVM_RUN of vCPU 0".into(), format!("{errno}: Some text"));
+        fake.exits.push_back(Err(TargetError::Ioctl { what, error }));
+        fake
+    };
+    let mut at_once = Fake { refuse_set: Some(22), ..refusing("EINVAL") };
+    assert_eq!(run(set(), &mut at_once).verdict, Verdict::Pass);
+    assert_eq!(at_once.exits.len(), 1, "it need not run then");
+    let mut late = refusing("EINVAL");
+    let cr3 = late.bank(0, Bank::Sregs, &["cr3"]).unwrap();
+    assert_eq!(run(set(), &mut late).verdict, Verdict::Pass);
+    assert_eq!(late.exits.len(), 0);
+    assert_eq!(late.bank(0, Bank::Sregs, &["cr3"]).unwrap(), cr3, "put back");
+    assert_eq!(run(set(), &mut refusing("EFAULT")).verdict, Verdict::Fail);
+    assert_eq!(run(set(), &mut Fake { refuse_set: Some(16), ..Fake::default() }).verdict, Verdict::Fail);
+    assert_eq!(
+        run(set(), &mut Fake::exits([Exit::Hlt {}])).reason,
+        "set: expected refusal with EINVAL, or by the next KVM_RUN, observed hlt"
+    );
 }
 
 #[test]

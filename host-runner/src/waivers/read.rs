@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::release::Release;
 use super::{Scope, Waiver, Waivers};
 use crate::case::Vary;
 use crate::host::{HostFacts, other_setting};
@@ -39,6 +40,26 @@ struct Entry {
     /// Module parameters without which the waiver does not apply: `"kvm_amd.npt" = "0"`.
     #[serde(default)]
     params: BTreeMap<String, String>,
+    /// The first release of Linux that has the deviation.
+    since: Option<Spanned<Release>>,
+    /// The first release of Linux that does not have it any more.
+    before: Option<Spanned<Release>>,
+}
+
+impl Entry {
+    /// Whether this host is one that it is about.
+    fn applies(&self, host: &HostFacts) -> bool {
+        let here = Release::of(&host.kernel);
+        other_setting(&self.params, host).is_none()
+            && self.since.as_ref().is_none_or(|since| here >= *since.get_ref())
+            && self.before.as_ref().is_none_or(|before| here < *before.get_ref())
+    }
+
+    /// Where it begins, if no release is meant by it.
+    fn in_no_release(&self) -> Option<usize> {
+        let (since, before) = (self.since.as_ref()?, self.before.as_ref()?);
+        (since.get_ref() >= before.get_ref()).then_some(before.span().start)
+    }
 }
 
 /// What is seen; several texts if it is not the same each time.
@@ -111,8 +132,12 @@ impl Waivers {
         })?;
         let cases: Vec<&str> = cases.collect();
         for entry in document.waiver {
+            let applies = entry.applies(host);
+            if let Some(start) = entry.in_no_release() {
+                let place = place(text, file, start, true);
+                return Err(format!("{place}: `before` must name a later release than `since`"));
+            }
             let ids: Vec<Spanned<String>> = entry.case.into_iter().chain(entry.cases).collect();
-            let applies = other_setting(&entry.params, host).is_none();
             let observed = entry.observed.map(Observed::texts).unwrap_or_default();
             if ids.is_empty() {
                 return Err(format!("{file}: a waiver names no case (\"{}\")", entry.reason));

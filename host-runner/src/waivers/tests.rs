@@ -184,3 +184,38 @@ fn what_a_host_does_to_any_case_under_a_variation_is_waived_once() {
         assert!(error(&wide("*").replace(needed, "")).contains("more than single cases"), "{needed}");
     }
 }
+
+#[test]
+fn a_waiver_can_be_for_some_releases_only() {
+    let applies = |keys: &str| {
+        ["", "odd", "5.10.0-46-amd64", "6.12.9", "7.1.0-rc1", "7.2.13"].map(|kernel| {
+            let host = HostFacts { kernel: kernel.into(), ..host("Y") };
+            let mut waivers = Waivers::default();
+            waivers.parse(&format!("{ONE}{keys}"), "w.toml", ["a.one"].into_iter(), &host).unwrap();
+            waivers.get("a.one").is_some()
+        })
+    };
+    assert_eq!(applies("before = \"7.1\"\n"), [true, true, true, true, false, false]);
+    assert_eq!(applies("since = \"6.12\"\n"), [false, false, false, true, true, true]);
+    assert_eq!(applies("since = \"5.13\"\nbefore = \"7.2\"\n"), [false, false, false, true, true, false]);
+    let error = |keys: &str| parse(&format!("{ONE}{keys}")).unwrap_err();
+    let odd = error("before = \"7.1.3\"\n");
+    assert!(odd.starts_with("w.toml:4:10: ") && odd.contains("`7.1.3` is no series"), "{odd}");
+    let never = error("since = \"7.1\"\nbefore = \"7.1\"\n");
+    assert!(never.starts_with("w.toml:5:10: ") && never.contains("later release"), "{never}");
+}
+
+#[test]
+fn a_deviation_can_differ_from_release_to_release() {
+    let text =
+        format!("{ONE}observed = \"0x7\"\nbefore = \"6.0\"\n{ONE}observed = \"0x8\"\nsince = \"6.0\"\n");
+    let verdict = |kernel: &str, reason: &str| {
+        let host = HostFacts { kernel: kernel.into(), ..host("Y") };
+        let mut waivers = Waivers::default();
+        waivers.parse(&text, "w.toml", ["a.one"].into_iter(), &host).unwrap();
+        waivers.apply("a.one", &Combo::PLAIN, Outcome::new(Verdict::Fail, reason)).verdict
+    };
+    assert_eq!(verdict("5.10.0", "rax is 0x7"), Verdict::Xfail);
+    assert_eq!(verdict("5.10.0", "rax is 0x8"), Verdict::Fail);
+    assert_eq!(verdict("6.1.0", "rax is 0x8"), Verdict::Xfail);
+}

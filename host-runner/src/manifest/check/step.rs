@@ -167,6 +167,11 @@ fn numbers_to_set(set: &BankSet, spans: &Spans, notes: &mut Notes) {
         }
     }
     known_errno(set.errno.as_ref(), spans, notes);
+    if set.at_run && set.errno.is_none() {
+        notes
+            .add(spans.key("at-run"), "`at-run` is about a refusal, and this `set` expects none")
+            .help("say with which errno KVM must refuse: errno = \"EINVAL\"");
+    }
 }
 
 fn known_errno(errno: Option<&String>, spans: &Spans, notes: &mut Notes) {

@@ -172,6 +172,7 @@ fn sizes_and_numbers() {
     );
     bad_step("{ check = \"sregs\", cs.selector = ^0x10000 }", &["16 bits"]);
     bad_step("{ set = \"sregs\", cr0 = 1, errno = ^\"EINVL\" }", &["did you mean `EINVAL`"]);
+    bad_step("{ set = \"sregs\", cr0 = 1, ^at-run = true }", &["expects none", "errno = \"EINVAL\""]);
     bad_step("{ set = \"run\", ^if-flag = 1 }", &["`if-flag` is what KVM tells", "use `check`"]);
     bad_case(
         "machine = { irqchip = \"split\" }",
