@@ -17,6 +17,7 @@ use super::kind::{Emulator, Kind, Parts};
 use super::params::Params;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
+use super::shared::Shared;
 use super::suite::Suite;
 
 /// The console is the first serial line, a report of a dying kernel its last word, and nothing is slowed down by
@@ -38,7 +39,7 @@ pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) emulator: Box<dyn Emulator>,
     pub(crate) kernel: Kernel,
-    /// KVM's modules, in the order in which they are loaded.
+    /// KVM's modules, in the order in which they are loaded, where a turn does not bring its own.
     pub(crate) modules: Vec<Module>,
     pub(crate) suite: Suite,
     pub(crate) runner: RunnerArgs,
@@ -53,19 +54,41 @@ pub(crate) struct Plan {
     pub(crate) environment: Vec<(String, String)>,
 }
 
+/// KVM's modules, their parameters, and what the runner plays while they are loaded.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) modules: &'a [Module],
+    pub(crate) params: Params,
+    pub(crate) selection: &'a [String],
+}
+
 /// A run, while it goes on.
 struct Run<'a> {
     plan: &'a Plan,
-    params: Params,
+    /// This run, and those that follow in the same machine.
+    turns: &'a [Turn<'a>],
+    shared: &'a Shared,
     folder: &'a RunFolder,
     journal: File,
 }
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
-    let params = plan.params.and(params);
+    let turn =
+        Turn { modules: &plan.modules, params: plan.params.and(params), selection: &plan.runner.selection };
+    run_first(plan, &[turn], folder, &Shared::default())
+}
+
+/// Runs the first of these turns, in a machine that goes on with the others; the runner's exit status. What a machine
+/// is left from the turn before is taken.
+pub(crate) fn run_first(
+    plan: &Plan,
+    turns: &[Turn<'_>],
+    folder: &RunFolder,
+    shared: &Shared,
+) -> anyhow::Result<u8> {
     let journal = folder.journal()?;
-    let mut run = Run { plan, params, folder, journal };
+    let mut run = Run { plan, turns, shared, folder, journal };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
     session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
@@ -73,6 +96,35 @@ pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::R
 
 impl Run<'_> {
     fn config(&self, resume: Option<&Resume>) -> Config {
+        // What was lost was in the run that boots.
+        let turns =
+            self.turns.iter().enumerate().map(|(n, turn)| self.turn(n, turn, resume.filter(|_| n == 0)));
+        Config {
+            turns: turns.collect(),
+            device: "/dev/kvm".to_owned(),
+            environment: self.plan.environment.iter().cloned().collect(),
+            text: "/dev/ttyS1".to_owned(),
+            results: RESULTS.to_owned(),
+            power_off: self.plan.kind.power_off(),
+        }
+    }
+
+    fn turn(&self, number: usize, turn: &Turn<'_>, resume: Option<&Resume>) -> bed_init::Turn {
+        let params = self.machines_params(turn);
+        let modules = turn.modules.iter().map(|module| bed_init::Module {
+            name: module.name.clone(),
+            file: format!("{number}/{}.ko", module.name),
+            params: params.of(&module.name),
+        });
+        let names: Vec<&str> = turn.modules.iter().map(|module| module.name.as_str()).collect();
+        bed_init::Turn {
+            modules: modules.collect(),
+            builtin_params: params.besides(&names),
+            command: self.command(turn, resume),
+        }
+    }
+
+    fn command(&self, turn: &Turn<'_>, resume: Option<&Resume>) -> Vec<String> {
         let runner = &self.plan.runner;
         let mut command: Vec<String> =
             ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"]
@@ -90,12 +142,12 @@ impl Run<'_> {
             Some(other) => other,
         };
         command.push(format!("--color={color}"));
-        command.push(format!("--again={}", self.again()));
+        command.push(format!("--again={}", self.again(turn)));
         command
             .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
         command.extend(runner.rest.iter().cloned());
         match resume {
-            None => command.extend(runner.selection.iter().cloned()),
+            None => command.extend(turn.selection.iter().cloned()),
             Some(Resume { lost }) => {
                 command.push("--resume=/bed/results.jsonl".to_owned());
                 if let Some(lost) = lost {
@@ -105,33 +157,23 @@ impl Run<'_> {
                 }
             }
         }
-        let params = self.machines_params();
-        let modules = self.plan.modules.iter().map(|module| bed_init::Module {
-            file: format!("{}.ko", module.name),
-            params: params.of(&module.name),
-        });
-        let names: Vec<&str> = self.plan.modules.iter().map(|module| module.name.as_str()).collect();
-        Config {
-            modules: modules.collect(),
-            builtin_params: params.besides(&names),
-            device: "/dev/kvm".to_owned(),
-            command,
-            environment: self.plan.environment.iter().cloned().collect(),
-            text: "/dev/ttyS1".to_owned(),
-            results: RESULTS.to_owned(),
-            power_off: self.plan.kind.power_off(),
-        }
+        command
     }
 
     /// The user's parameters, and what the machine needs where they say nothing.
-    fn machines_params(&self) -> Params {
-        self.plan.kind.params().and(&self.params)
+    fn machines_params(&self, turn: &Turn<'_>) -> Params {
+        self.plan.kind.params().and(&turn.params)
+    }
+
+    /// The user's parameters of this run.
+    fn params(&self) -> Params {
+        self.turns.first().map(|turn| turn.params.clone()).unwrap_or_default()
     }
 
     /// The command that repeats this run.
-    fn again(&self) -> String {
+    fn again(&self, turn: &Turn<'_>) -> String {
         let Plan { kind, kernel, kernel_args, .. } = self.plan;
-        again::command(kind.name(), &kernel.name, kernel.given.as_deref(), kernel_args, &self.params)
+        again::command(kind.name(), &kernel.name, kernel.given.as_deref(), kernel_args, &turn.params)
     }
 
     /// Everything that the machine needs, as a file without a name: nothing is left behind, however this ends.
@@ -157,8 +199,11 @@ impl Run<'_> {
         for (n, path) in suite.waivers.iter().enumerate() {
             archive.copy(&format!("suite/waivers-{n}.toml"), 0o644, path)?;
         }
-        for module in &self.plan.modules {
-            archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.content).context(cannot)?;
+        for (number, turn) in self.turns.iter().enumerate() {
+            for module in turn.modules {
+                let path = format!("{MODULES}/{number}/{}.ko", module.name);
+                archive.file(&path, 0o644, &module.content).context(cannot)?;
+            }
         }
         if let Some(Resume { lost }) = resume {
             archive.copy("bed/results.jsonl", 0o644, &self.folder.journal_path())?;
@@ -173,18 +218,30 @@ impl Run<'_> {
 
 impl Bed for Run<'_> {
     fn boot(&mut self, _number: usize, resume: Option<&Resume>) -> anyhow::Result<Box<dyn Machine>> {
+        // Only a run that has not begun finds one.
+        match self.shared.next() {
+            Some(Ok((machine, logs))) => {
+                logs.iter().try_for_each(|(name, log)| self.folder.share_log(name, log))?;
+                return Ok(machine);
+            }
+            Some(Err(why)) => self.remark(&format!("the machine cannot go on: {why}; booting again")),
+            None => {}
+        }
         let mut words: Vec<String> = KERNEL_ARGS.iter().map(|word| (*word).to_owned()).collect();
         words.extend(self.plan.kernel_args.iter().cloned());
         // For what is built in. The kernel ignores them for modules, whose parameters are given when they are
         // loaded.
-        words.extend(self.machines_params().words());
-        self.plan.emulator.boot(Parts {
+        words.extend(self.turns.first().map(|turn| self.machines_params(turn).words()).unwrap_or_default());
+        let (console, to_console) = self.folder.log("console")?;
+        let (text, to_text) = self.folder.log("text")?;
+        let machine = self.plan.emulator.boot(Parts {
             kernel: &self.plan.kernel,
             words,
             initramfs: self.initramfs(resume)?,
-            console: self.folder.log("console")?,
-            text: Relay::to(self.folder.log("text")?, self.plan.shown),
-        })
+            console: to_console,
+            text: Relay::to(to_text, self.plan.shown),
+        })?;
+        Ok(self.shared.first(machine, self.turns.len(), vec![("console", console), ("text", text)]))
     }
 
     fn journal(&mut self) -> &mut dyn Write {
@@ -193,7 +250,7 @@ impl Bed for Run<'_> {
 
     fn remark(&mut self, text: &str) {
         // Of several machines at once it must say which.
-        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
+        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params()) }
     }
 }
 

@@ -224,7 +224,7 @@ fn follow(
             Heard::Ended => return Ok(End::Lost(Loss::Crash, None)),
         };
         let event = match Told::by(&line) {
-            Told::Init(Event::BedUp) => {
+            Told::Init(Event::BedUp { .. }) => {
                 if !std::mem::replace(&mut seen.up, true) {
                     since = machine.now();
                 }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::journal;
 use super::work::{Bench, Ran};
 use crate::bed::kind::Kind;
-use crate::bed::params::Params;
-use crate::bed::trial::Trial;
+use crate::bed::trial::{Task, Trial};
 
 /// Beds that are prepared when they are first needed.
 #[derive(Debug)]
@@ -33,22 +32,34 @@ impl Bench for Beds {
     fn run(
         &mut self,
         bed: Kind,
-        modules: &Path,
-        params: &Params,
-        cases: &[String],
-        name: &str,
-    ) -> anyhow::Result<Ran> {
+        tasks: &[Task<'_>],
+        told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let Some(first) = tasks.first() else { return Ok(()) };
         let trial = match self.ready.remove(&bed) {
             Some(trial) => trial,
-            None => Trial::new(bed, &self.image, modules)?,
+            None => Trial::new(bed, &self.image, first.modules)?,
         };
         let trial = self.ready.entry(bed).or_insert(trial);
-        let ended = trial.run(modules, params, cases, &self.runs, &format!("{bed}-{name}"))?;
-        let cases = journal::verdicts(&ended.journal);
-        if !self.keep && ended.trouble.is_none() {
-            // It only takes space.
-            let _ = fs::remove_dir_all(&ended.folder);
+        let mut dull = Vec::new();
+        let done = trial.run(tasks, &self.runs, &mut |task, ended| {
+            let ran = Ran {
+                cases: journal::verdicts(&ended.journal),
+                trouble: ended.trouble,
+                seconds: ended.seconds,
+            };
+            if ran.trouble.is_none() {
+                dull.push(ended.folder);
+            }
+            told(task, ran)
+        });
+        // The next task's folder has the same logs, so they are of use until the last has ended.
+        if !self.keep {
+            for folder in dull {
+                // It only takes space.
+                let _ = fs::remove_dir_all(folder);
+            }
         }
-        Ok(Ran { cases, trouble: ended.trouble })
+        done
     }
 }
