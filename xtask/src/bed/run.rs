@@ -1,5 +1,6 @@
 //! One run in a bed: its folder, what goes into each machine, and the session over them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -59,6 +60,8 @@ pub(crate) struct Plan {
 pub(crate) struct Turn<'a> {
     pub(crate) modules: &'a [Module],
     pub(crate) params: Params,
+    /// The folder of manifests; `waivers` below it goes along.
+    pub(crate) manifests: &'a Path,
     pub(crate) selection: &'a [String],
 }
 
@@ -74,8 +77,12 @@ struct Run<'a> {
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
-    let turn =
-        Turn { modules: &plan.modules, params: plan.params.and(params), selection: &plan.runner.selection };
+    let turn = Turn {
+        modules: &plan.modules,
+        params: plan.params.and(params),
+        manifests: &plan.suite.manifests,
+        selection: &plan.runner.selection,
+    };
     run_first(plan, &[turn], folder, &Shared::default())
 }
 
@@ -120,16 +127,23 @@ impl Run<'_> {
         bed_init::Turn {
             modules: modules.collect(),
             builtin_params: params.besides(&names),
-            command: self.command(turn, resume),
+            command: self.command(number, turn, resume),
         }
     }
 
-    fn command(&self, turn: &Turn<'_>, resume: Option<&Resume>) -> Vec<String> {
+    /// Where a turn's manifests are in the machine: turns may have the same.
+    fn manifests(&self, number: usize, turn: &Turn<'_>) -> String {
+        match self.turns.iter().position(|other| other.manifests == turn.manifests).unwrap_or(number) {
+            0 => "suite/manifests".to_owned(),
+            first => format!("suite/manifests-{first}"),
+        }
+    }
+
+    fn command(&self, number: usize, turn: &Turn<'_>, resume: Option<&Resume>) -> Vec<String> {
         let runner = &self.plan.runner;
         let mut command: Vec<String> =
-            ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"]
-                .map(str::to_owned)
-                .into();
+            ["/exitspec", "test", "--payloads=/suite/payloads"].map(str::to_owned).into();
+        command.push(format!("--manifests=/{}", self.manifests(number, turn)));
         command.extend(["--run-dir=/tmp/runs".to_owned(), format!("--bed={}", self.plan.kind)]);
         command.push(format!("--mirror={RESULTS}"));
         command.push(format!(
@@ -185,11 +199,18 @@ impl Run<'_> {
         archive.copy("init", 0o755, &suite.init)?;
         archive.copy("exitspec", 0o755, &suite.runner)?;
         let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
-        archive.copy_folder("suite/manifests", &suite.manifests, is_toml)?;
-        for below in ["waivers", "profiles"] {
-            let folder = suite.manifests.join(below);
-            if folder.is_dir() {
-                archive.copy_folder(&format!("suite/manifests/{below}"), &folder, is_toml)?;
+        let mut there = BTreeSet::new();
+        for (number, turn) in self.turns.iter().enumerate() {
+            let place = self.manifests(number, turn);
+            if !there.insert(place.clone()) {
+                continue;
+            }
+            archive.copy_folder(&place, turn.manifests, is_toml)?;
+            for below in ["waivers", "profiles"] {
+                let folder = turn.manifests.join(below);
+                if folder.is_dir() {
+                    archive.copy_folder(&format!("{place}/{below}"), &folder, is_toml)?;
+                }
             }
         }
         // What else cargo leaves there has a dot in its name.

@@ -60,21 +60,23 @@ impl Trial {
         Ok(Self { plan })
     }
 
-    /// Runs these tasks in turn, in one machine for as long as it lives, below `runs`. `told` is told of each when it
+    /// Runs these tasks in turn, in one machine for as long as it lives, below `runs`. Each has a folder of `manifests`. `told` is told of each when it
     /// has ended, and says whether the others are still wanted.
     pub(crate) fn run(
         &self,
         tasks: &[Task<'_>],
+        manifests: &[PathBuf],
         runs: &Path,
         told: &mut dyn FnMut(usize, Ended) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let selection = |task: &Task<'_>| -> anyhow::Result<Vec<String>> {
+        let words = |task: &Task<'_>| -> anyhow::Result<Vec<String>> {
             let mut words: Vec<OsString> = vec!["--exact".into()];
             words.extend(task.cases.iter().map(OsString::from));
             Ok(RunnerArgs::of(&words)?.selection)
         };
-        let selections = tasks.iter().map(selection).collect::<anyhow::Result<Vec<_>>>()?;
-        self.go(tasks, &selections, runs, told)
+        let selections = tasks.iter().map(words).collect::<anyhow::Result<Vec<_>>>()?;
+        let plays = manifests.iter().map(PathBuf::as_path).zip(selections.iter().map(Vec::as_slice));
+        self.go(tasks, &plays.collect::<Vec<_>>(), runs, told)
     }
 
     /// One task with all programs of a folder instead of the suite, one by one (`bed-peer`).
@@ -89,7 +91,7 @@ impl Trial {
         programs.clone_into(&mut self.plan.suite.manifests);
         programs.clone_into(&mut self.plan.suite.payloads);
         let mut only = None;
-        self.go(&[*task], &[Vec::new()], runs, &mut |_, ended| {
+        self.go(&[*task], &[(programs, &[])], runs, &mut |_, ended| {
             only = Some(ended);
             Ok(true)
         })?;
@@ -99,7 +101,7 @@ impl Trial {
     fn go(
         &self,
         tasks: &[Task<'_>],
-        selections: &[Vec<String>],
+        plays: &[(&Path, &[String])],
         runs: &Path,
         told: &mut dyn FnMut(usize, Ended) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
@@ -110,15 +112,14 @@ impl Trial {
             Ok(modules)
         };
         let modules = tasks.iter().map(modules).collect::<anyhow::Result<Vec<_>>>()?;
-        let turn = |((task, modules), selection)| {
-            let Task { params, .. }: &Task<'_> = task;
-            Turn { modules, params: self.plan.params.and(params), selection }
-        };
-        let turns: Vec<Turn<'_>> = tasks
-            .iter()
-            .zip(modules.iter().map(Vec::as_slice))
-            .zip(selections.iter().map(Vec::as_slice))
-            .map(turn)
+        let each = tasks.iter().zip(&modules).zip(plays);
+        let turns: Vec<Turn<'_>> = each
+            .map(|((task, modules), (manifests, selection))| Turn {
+                modules,
+                params: self.plan.params.and(task.params),
+                manifests,
+                selection,
+            })
             .collect();
         let shared = Shared::default();
         for (number, task) in tasks.iter().enumerate() {

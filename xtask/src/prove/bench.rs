@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::journal;
+use super::part::Parts;
 use super::work::{Bench, Ran};
 use crate::bed::kind::Kind;
 use crate::bed::trial::{Task, Trial};
@@ -14,6 +15,8 @@ use crate::bed::trial::{Task, Trial};
 pub(crate) struct Beds {
     /// The kernel to boot.
     image: PathBuf,
+    /// What of the suite goes into a machine.
+    parts: Parts,
     /// Where runs leave their folders.
     runs: PathBuf,
     /// Whether the folders of runs stay that came to their end.
@@ -23,8 +26,8 @@ pub(crate) struct Beds {
 
 impl Beds {
     /// For this kernel.
-    pub(crate) fn of(image: PathBuf, runs: PathBuf, keep: bool) -> Self {
-        Self { image, runs, keep, ready: BTreeMap::new() }
+    pub(crate) fn of(image: PathBuf, manifests: PathBuf, runs: PathBuf, keep: bool) -> Self {
+        Self { image, parts: Parts::of(manifests), runs, keep, ready: BTreeMap::new() }
     }
 }
 
@@ -41,8 +44,10 @@ impl Bench for Beds {
             None => Trial::new(bed, &self.image, first.modules)?,
         };
         let trial = self.ready.entry(bed).or_insert(trial);
+        let manifests = tasks.iter().map(|task| self.parts.with(task.cases));
+        let manifests = manifests.collect::<anyhow::Result<Vec<_>>>()?;
         let mut dull = Vec::new();
-        let done = trial.run(tasks, &self.runs, &mut |task, ended| {
+        let done = trial.run(tasks, &manifests, &self.runs, &mut |task, ended| {
             let ran = Ran {
                 cases: journal::verdicts(&ended.journal),
                 trouble: ended.trouble,

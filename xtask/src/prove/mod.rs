@@ -8,6 +8,7 @@ mod cases;
 mod html;
 mod journal;
 mod page;
+mod part;
 mod peer;
 mod progress;
 mod queue;
@@ -241,6 +242,7 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
     let done = match args.peer {
         None => {
             let suite = fingerprint(&programs)?;
+            let manifests = build::workspace().join("test-manifests");
             let cases = |bug: &Bug, bed: Kind| {
                 let expected = bug.expected(bed);
                 let others = ids.iter().filter(|id| args.cases.takes(id, expected) && !expected.contains(id));
@@ -248,7 +250,9 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
             };
             let mut jobs = wanted(args, bugs, &tree, &suite, &cases);
             jobs.retain(|job| !args.resume || !is_known(&bugs[job.bug], job, &records));
-            let bench = || -> Box<dyn Bench> { Box::new(Beds::of(tree.image(), runs.clone(), args.keep)) };
+            let bench = || -> Box<dyn Bench> {
+                Box::new(Beds::of(tree.image(), manifests.clone(), runs.clone(), args.keep))
+            };
             let benches = (0..args.jobs).map(|_| bench()).collect();
             go(bugs, &jobs, &records, &journal, &shop, args.batch, benches)
         }
