@@ -19,6 +19,9 @@ const HANDOVER: Duration = Duration::from_mins(2);
 /// A machine's logs: `console`, and the file.
 pub(crate) type Logs = Vec<(&'static str, PathBuf)>;
 
+/// A machine that is up, and its logs.
+pub(crate) type Up = (Box<dyn Machine>, Logs);
+
 /// What one run leaves to the next.
 #[derive(Default)]
 pub(crate) struct Shared {
@@ -62,7 +65,7 @@ impl Shared {
     }
 
     /// The machine that the run before has left, once it is up for the next turn, and its logs; why it does not come up.
-    pub(crate) fn next(&self) -> Option<Result<(Box<dyn Machine>, Logs), String>> {
+    pub(crate) fn next(&self) -> Option<Result<Up, String>> {
         let mut left = self.left.take()?;
         Some(match up(&mut *left.machine, left.turn) {
             Ok(line) => {

@@ -94,8 +94,12 @@ mod tests {
     const LONG: Duration = Duration::from_hours(1);
 
     /// Lower-case letters are of one kind, digits of another, capitals of none.
-    fn kind(letter: &char) -> Option<bool> {
+    fn kind(letter: char) -> Option<bool> {
         (!letter.is_uppercase()).then(|| letter.is_ascii_digit())
+    }
+
+    fn taken(queue: &Queue<char>, linger: Duration) -> String {
+        queue.take(3, linger, |letter| kind(*letter)).into_iter().collect()
     }
 
     #[test]
@@ -104,7 +108,7 @@ mod tests {
         let giver = queue.giver();
         "a1bXc2dYe".chars().for_each(|letter| giver.give(letter));
         drop(giver);
-        let all: Vec<String> = (0..8).map(|_| queue.take(3, LONG, kind).into_iter().collect()).collect();
+        let all: Vec<String> = (0..8).map(|_| taken(&queue, LONG)).collect();
         assert_eq!(all, ["abc", "12", "X", "de", "Y", "", "", ""]);
     }
 
@@ -113,8 +117,8 @@ mod tests {
         let queue = Queue::new();
         let giver = queue.giver();
         "abcd".chars().for_each(|letter| giver.give(letter));
-        assert_eq!(queue.take(3, LONG, kind), ['a', 'b', 'c']);
-        assert_eq!(queue.take(3, Duration::ZERO, kind), ['d']);
+        assert_eq!(taken(&queue, LONG), "abc");
+        assert_eq!(taken(&queue, Duration::ZERO), "d");
     }
 
     #[test]
@@ -123,11 +127,11 @@ mod tests {
         let giver = queue.giver();
         giver.give('a');
         thread::scope(|scope| {
-            let taken = scope.spawn(|| queue.take(3, LONG, kind));
+            let both = scope.spawn(|| taken(&queue, LONG));
             "1b".chars().for_each(|letter| giver.give(letter));
             drop(giver);
-            assert_eq!(taken.join().unwrap(), ['a', 'b']);
+            assert_eq!(both.join().unwrap(), "ab");
         });
-        assert_eq!(queue.take(3, LONG, kind), ['1']);
+        assert_eq!(taken(&queue, LONG), "1");
     }
 }

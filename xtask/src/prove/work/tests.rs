@@ -243,7 +243,8 @@ fn bugs_of_a_bed_share_a_machine_and_one_that_kills_it_has_its_own() {
     assert_eq!(boots(&lab), together);
     assert_eq!(lab.verdicts()[..2], [Verdict::Caught; 2]);
     assert_eq!(lab.verdicts()[3..], [Verdict::Caught; 3]);
-    let trials = |record: &Record| matches!(record, Record::Trial(trial) if trial.seconds == 1.0);
+    let trials =
+        |record: &Record| matches!(record, Record::Trial(trial) if (trial.seconds - 1.0).abs() < 0.001);
     assert_eq!(Journal::read(&lab.path()).iter().filter(|record| trials(record)).count(), 7);
 
     lab.batch = 1;
