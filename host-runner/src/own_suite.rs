@@ -1,7 +1,6 @@
 //! ExitSpec's own suite: the manifests and payloads of a folder each, played on the KVM device.
 
 use std::ffi::CString;
-use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use crate::host::HostFacts;
 use crate::machine::Piece;
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
+use crate::report::Paint;
 use crate::stage::{Images, Payloads, Stage};
 use crate::suite::{Play, RunContext, Sources, Suite};
 
@@ -31,7 +31,7 @@ pub fn load(sources: &Sources) -> Result<Box<dyn Suite>, String> {
     };
     let known = payloads.as_ref().map(|payloads| payloads as &dyn manifest::Payloads);
     let cases = manifest::load_dir(&sources.manifests, known)
-        .map_err(|mistakes| mistakes.render(std::io::stderr().is_terminal()))?;
+        .map_err(|mistakes| mistakes.render(Paint::automatic(&std::io::stderr()).is_on()))?;
     let ground = match payloads {
         Some(payloads) => Images::new(&payloads, &cases).map(|images| Some((payloads, images)))?,
         None => None,

@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::paint;
+
 /// The host's own target: nothing has to be installed for it.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "guest";
@@ -77,18 +79,20 @@ fn cargo_for_guests(verb: &str) -> Command {
     let mut command = cargo();
     command.current_dir(workspace()).args([verb, "--quiet", "--package", "guest-payloads", "--bins"]);
     command.args(["--features", "guest", "--profile", PROFILE, "--target", TARGET]);
-    command.args(["--message-format", "json-diagnostic-rendered-ansi"]);
+    let colours = paint::colours(&std::io::stderr());
+    command.args(["--message-format", if colours { "json-diagnostic-rendered-ansi" } else { "json" }]);
     command.arg("--target-dir").arg(target_dir());
     // This variable wins over every other way to set flags, so a developer's own cannot leak in.
     command.env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"));
     command
 }
 
-/// Prints the compiler's message in a line of cargo's JSON, if it is one to show; 1 if it is a warning.
+/// Prints the compiler's message in a line of cargo's JSON, if it is one to show; 1 if it is a warning. Standard output
+/// is the runner's alone.
 fn show(line: &str) -> usize {
     // Build scripts may print anything: a line that is not cargo's is passed on.
     let Ok(event) = serde_json::from_str::<Value>(line) else {
-        println!("{line}");
+        eprintln!("{line}");
         return 0;
     };
     let message = &event["message"];

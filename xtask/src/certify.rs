@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
 use crate::bed::args::{BedArgs, Where};
 use crate::bed::kind::Kind;
-use crate::{bed, build, test};
+use crate::{bed, build, interrupt, test};
 
 /// `cargo xtask certify`
 #[derive(Debug, clap::Args)]
@@ -140,7 +140,10 @@ fn certify(order: &Order) -> anyhow::Result<(Issued, u8)> {
         Where::Intel => test::in_bed(Kind::Intel, &bed, &words)?,
         Where::Local | Where::All => {
             build::run(&build::Args::default())?;
-            code(test::suite().args(&words))?
+            let mut command = test::suite();
+            command.args(&words);
+            let _watch = interrupt::watch()?;
+            exit_code(interrupt::status(command)?)?
         }
     };
     // Wrong usage, a host that cannot run it, nothing run: there is nothing to certify.
@@ -165,7 +168,10 @@ fn issue(order: &Order, run: &Path, status: u8) -> anyhow::Result<(Issued, u8)> 
 
 /// Runs a command to its end; its exit status.
 fn code(command: &mut Command) -> anyhow::Result<u8> {
-    let ended = command.status().context("cannot start cargo to run exitspec")?;
+    exit_code(command.status().context("cannot start cargo to run exitspec")?)
+}
+
+fn exit_code(ended: ExitStatus) -> anyhow::Result<u8> {
     let code = ended.code().and_then(|code| u8::try_from(code).ok());
     code.with_context(|| format!("exitspec failed ({ended})"))
 }

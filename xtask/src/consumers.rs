@@ -4,6 +4,8 @@
 //! They are fetched from Debian, PyPI and crates.io into `target/consumers`, once. What cannot be had is left out, which is
 //! said; a tool that is there and finds a mistake is a failure.
 
+mod nextest;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -69,7 +71,7 @@ pub(crate) fn check(required: bool) -> anyhow::Result<()> {
         }
         println!("{}: good", consumer.name);
     }
-    nextest(required)
+    nextest::check(required)
 }
 
 fn make_reports(folder: &Path) -> anyhow::Result<()> {
@@ -88,29 +90,6 @@ fn make_reports(folder: &Path) -> anyhow::Result<()> {
 
 fn reports(folder: &Path) -> PathBuf {
     folder.join("reports")
-}
-
-/// The harness as cargo-nextest sees it: it must find tests, and boot nothing for that.
-fn nextest(required: bool) -> anyhow::Result<()> {
-    if apt::find_program("cargo-nextest").is_none() {
-        let why = "cargo-nextest is not installed (https://nexte.st)";
-        if required {
-            bail!(why);
-        }
-        println!("left out, since it cannot be had here: the harness under cargo-nextest: {why}");
-        return Ok(());
-    }
-    let mut cargo = build::cargo();
-    cargo.current_dir(build::workspace());
-    cargo.args(["nextest", "list", "--cargo-quiet", "--package", "host-runner", "--test", "suite"]);
-    let list = output(cargo.args(["--message-format", "json"]))?;
-    let list: serde_json::Value = serde_json::from_slice(&list).context("cargo-nextest's list")?;
-    let count = list["test-count"].as_u64().unwrap_or_default();
-    if count < 100 {
-        bail!("cargo-nextest finds {count} tests in the suite");
-    }
-    println!("cargo-nextest: finds {count} tests");
-    Ok(())
 }
 
 fn kunit(folder: &Path) -> anyhow::Result<()> {

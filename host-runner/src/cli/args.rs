@@ -26,7 +26,8 @@ pub(super) enum Verb {
     /// Runs cases. The default: `exitspec FILTER` is `exitspec test FILTER`.
     ///
     /// Exit status: 0 conforming, 1 deviations, 2 wrong usage or manifest, 3 this host cannot run
-    /// anything, 4 nothing ran.
+    /// anything, 4 nothing ran; 130 and 143 ended by SIGINT (Ctrl-C) or SIGTERM. A run that is ended so writes its
+    /// reports, and --resume goes on with it; a second signal ends it at once.
     Test(Box<TestArgs>),
     /// Plays tests at random for a time: any case, under any variation, with any seed.
     ///
@@ -253,6 +254,9 @@ pub(super) struct TestArgs {
     /// One character per case
     #[arg(short, long)]
     pub(super) quiet: bool,
+    /// Name every case, where a terminal shows only how far the run is, and list all skips and waived deviations
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(super) verbose: bool,
     /// Colours
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub(super) color: Color,
@@ -287,7 +291,8 @@ pub(super) struct TestArgs {
     /// Write every line of the journal here too, such as to a serial port: it is out before the case starts
     #[arg(long, value_name = "PATH")]
     pub(super) mirror: Option<PathBuf>,
-    /// Write reports in all formats into this folder at the end (see `exitspec report`)
+    /// Write reports in all formats into this folder at the end, also of a run that is ended by a signal (see
+    /// `exitspec report`)
     #[arg(long, value_name = "DIR", conflicts_with = "list")]
     pub(super) report_dir: Option<PathBuf>,
     /// Factor on every time limit
@@ -312,6 +317,9 @@ pub(super) struct TestArgs {
     /// The kernel log
     #[arg(long, value_name = "PATH", default_value = "/dev/kmsg", hide = true)]
     pub(super) kernel_log: PathBuf,
+    /// Somebody else shows how far the run is, on a terminal: only failures are told, and the summary
+    #[arg(long, hide = true)]
+    pub(super) watched: bool,
     /// Accepted for cargo test
     #[arg(long, hide = true)]
     pub(super) show_output: bool,

@@ -32,6 +32,8 @@ pub(super) struct Begun {
     pub(super) forced: bool,
     /// What saving and restoring a VM leaves out.
     pub(super) forget: Option<Piece>,
+    /// How many tests the run has, those included that have their verdict already.
+    pub(super) selected: usize,
     pub(super) done: BTreeMap<String, Outcome>,
     pub(super) lost: Vec<Lost>,
     pub(super) todo: Vec<Test>,
@@ -107,7 +109,8 @@ fn start(args: &TestArgs, survey: &Survey, mirror: Option<Mirror>) -> Result<Beg
         Some(Journal::create(&path, &header, mirror).map_err(|error| usage(&path, &error))?)
     };
     let forget = args.forget;
-    Ok(Begun { journal, seed, forced, forget, done: BTreeMap::new(), lost: Vec::new(), todo })
+    let selected = todo.len();
+    Ok(Begun { journal, seed, forced, forget, selected, done: BTreeMap::new(), lost: Vec::new(), todo })
 }
 
 /// Refuses to mix results that do not mean the same.
@@ -179,6 +182,7 @@ fn resume(
         .into_iter()
         .flat_map(|outcome| gone.iter().map(|test| Lost { test: test.clone(), outcome: outcome.clone() }));
     Begun {
+        selected: found.header.selected.len(),
         journal: Some(journal),
         seed: found.header.seed,
         forced: found.header.forced,

@@ -6,14 +6,15 @@ use super::args::CompareArgs;
 use super::places::runs_folder;
 use super::{End, Stop};
 use crate::journal::{Recovered, Runs};
-use crate::report::{Column, Table, Variations};
+use crate::report::{Column, Rows, Table, Variations};
 
 pub(super) fn run(args: &CompareArgs) -> Result<End, Stop> {
     let runs = Runs::in_folder(&args.run_dir.clone().unwrap_or_else(runs_folder));
     let columns: Vec<Column> = args.runs.iter().map(|run| column(&runs, run)).collect::<Result<_, _>>()?;
     if args.variations {
         for Column { name, outcomes, .. } in &columns {
-            println!("{name}\n{}", Variations::new(outcomes, args.all));
+            let rows = if args.all { Rows::All } else { Rows::Deviating };
+            println!("{name}\n{}", Variations::new(outcomes, rows));
         }
         return Ok(if Table::new(columns, false).conforms() { End::Conforming } else { End::Deviations });
     }

@@ -1,6 +1,5 @@
 //! What every run stands on: the suite, the host, the waivers, the kernel log, the workers.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::machine::Piece;
 use crate::manifest;
 use crate::outcome::{Outcome, Verdict};
 use crate::profile::Profile;
+use crate::report::Paint;
 use crate::suite::{Load, RunContext, Suite};
 use crate::variation;
 use crate::waivers::Waivers;
@@ -102,10 +102,12 @@ impl Ground {
     }
 
     /// Plays a test once, `name` being what this play is called; what the kernel says of it is part of the outcome.
-    pub(super) fn play(&self, name: &str, what: &Played, limit: Duration) -> Outcome {
+    /// There is none if the run is interrupted meanwhile.
+    pub(super) fn play(&self, name: &str, what: &Played, limit: Duration) -> Option<Outcome> {
         self.kernel_log.begin(name);
         let outcome = self.pool.play(what, limit, &mut |pid| self.kernel_log.started(name, pid));
-        with_kernel_log(outcome, self.kernel_log.end(name))
+        let reports = self.kernel_log.end(name);
+        outcome.map(|outcome| with_kernel_log(outcome, reports))
     }
 }
 
@@ -123,7 +125,7 @@ fn with_kernel_log(mut outcome: Outcome, reports: Vec<Vec<String>>) -> Outcome {
 /// A profile by name.
 pub(super) fn profile(places: &Places, name: &str, suite: &dyn Suite) -> Result<Profile, Stop> {
     let found = manifest::load_profile(&places.sources.manifests, name, suite.cases());
-    found.map_err(|mistakes| Stop::Usage(mistakes.render(std::io::stderr().is_terminal())))
+    found.map_err(|mistakes| Stop::Usage(mistakes.render(Paint::automatic(&std::io::stderr()).is_on())))
 }
 
 fn waivers(args: &TestArgs, places: &Places, host: &HostFacts, suite: &dyn Suite) -> Result<Waivers, Stop> {

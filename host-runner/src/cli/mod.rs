@@ -6,6 +6,7 @@ mod certify;
 mod compare;
 mod diff;
 mod ground;
+mod interrupt;
 mod lost;
 mod partition;
 mod places;
@@ -45,6 +46,10 @@ enum End {
     Unusable = 3,
     /// Nothing ran.
     Nothing = 4,
+    /// It was ended by SIGINT, as shells tell it.
+    Interrupted = 130,
+    /// By SIGTERM.
+    Terminated = 143,
 }
 
 /// Why there is no run.

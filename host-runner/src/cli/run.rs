@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use libtest_mimic::Failed;
+use libtest_mimic::{Completion, Failed};
 
 use super::ground::Ground;
+use super::interrupt::Flag;
 use super::plan::Test;
 use super::progress::Progress;
 use super::shrink::shrink;
@@ -28,21 +29,26 @@ pub(super) struct Run {
     /// The command that repeats the run, without the case.
     pub(super) again: String,
     pub(super) progress: Progress,
+    pub(super) interrupt: Flag,
     pub(super) seed: u64,
     /// The final verdicts.
     pub(super) outcomes: Mutex<BTreeMap<String, Outcome>>,
 }
 
 impl Run {
-    /// Plays a test.
-    pub(super) fn play(&self, test: &Test) -> Result<(), Failed> {
+    /// Plays a test, unless the run is interrupted: then it has no verdict.
+    pub(super) fn play(&self, test: &Test) -> Result<Completion, Failed> {
+        let unplayed = || Ok(Completion::ignored_with("the run was interrupted"));
+        if self.ground.pool.is_stopped() {
+            return unplayed();
+        }
         let Some(case) = self.suite.cases().get(test.index) else { return Err("no such case".into()) };
         let limit = self.ground.limit(case, &test.combo);
         self.keep(|journal| journal.started(&test.name, limit))?;
         let start = Instant::now();
         self.progress.start(&test.name);
         let once = |what: &Played| self.ground.play(&test.name, what, limit);
-        let outcome = once(&played(test, self.seed, None));
+        let Some(outcome) = once(&played(test, self.seed, None)) else { return unplayed() };
         let mut outcome = self.waivers.apply(&case.id, &test.combo, outcome);
         if outcome.verdict == Verdict::Fail && !test.combo.is_plain() {
             let plain = Played { test: case.id.clone(), seed: self.seed, only: None };
@@ -54,7 +60,7 @@ impl Run {
         self.keep(|journal| {
             journal.finished(&test.name, &outcome, start.elapsed(), || self.about(test, case))
         })?;
-        self.settle(test, outcome)
+        self.settle(test, outcome).map(|()| Completion::Completed)
     }
 
     /// A test that is not played: its requirement is missing.
@@ -73,7 +79,13 @@ impl Run {
         let text = (!good).then(|| report::failure(&case.id, Some(&about()), &outcome, self.paint));
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.insert(test.name.clone(), outcome);
-        text.map_or(Ok(()), |text| Err(Failed::from(text)))
+        drop(outcomes);
+        let Some(text) = text else { return Ok(()) };
+        if self.progress.tells_all() {
+            self.progress.tell(&format!("---- {} ----\n{text}\n", test.name));
+            return Err(Failed::without_message());
+        }
+        Err(Failed::from(text))
     }
 
     fn about(&self, test: &Test, case: &Case) -> About {

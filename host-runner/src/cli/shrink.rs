@@ -2,6 +2,7 @@
 //!
 //! Delta debugging (Zeller and Hildebrandt, 2002): parts of the points are left out as long as the same is seen.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::outcome::{Outcome, Verdict};
@@ -13,14 +14,16 @@ const PLAYS: u32 = 40;
 const TIME: Duration = Duration::from_secs(20);
 
 /// Plays a failed test again, at ever fewer points, and notes in its evidence what that shows. `play` plays it at these
-/// points alone, or for `None` the case as it is.
-pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>) -> Outcome) {
+/// points alone, or for `None` the case as it is; once it gives no outcome, the run is over and nothing is noted.
+pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>) -> Option<Outcome>) {
     let Some(evidence) = &outcome.evidence else { return };
     let (all, wanted) = (evidence.perturbed.clone(), head(&outcome.reason).to_owned());
     let end = Instant::now() + TIME;
+    let over = Cell::new(false);
     let mut is_seen = |points: Option<&[u32]>| {
         let again = play(points);
-        again.verdict == Verdict::Fail && head(&again.reason) == wanted
+        over.set(over.get() || again.is_none());
+        again.is_some_and(|again| again.verdict == Verdict::Fail && head(&again.reason) == wanted)
     };
     let first = if all.len() < REMEMBERED { "" } else { "the first " };
     let text = if is_seen(None) {
@@ -44,7 +47,9 @@ pub(super) fn shrink(outcome: &mut Outcome, mut play: impl FnMut(Option<&[u32]>)
             all.len()
         )
     };
-    if let Some(evidence) = &mut outcome.evidence {
+    if let Some(evidence) = &mut outcome.evidence
+        && !over.get()
+    {
         evidence.shrunk = Some(text);
     }
 }
@@ -87,7 +92,8 @@ mod tests {
         let evidence = Evidence { perturbed: perturbed.to_vec(), ..Evidence::default() };
         let mut outcome = Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, "x") };
         shrink(&mut outcome, |points| {
-            Outcome::new(if deviates(points.unwrap_or(&[])) { Verdict::Fail } else { Verdict::Pass }, "x")
+            let verdict = if deviates(points.unwrap_or(&[])) { Verdict::Fail } else { Verdict::Pass };
+            Some(Outcome::new(verdict, "x"))
         });
         outcome.evidence.unwrap().shrunk.unwrap()
     }
@@ -119,6 +125,18 @@ mod tests {
         assert!(shrunk(&all[1..], |points| points.contains(&7)).contains("of 4095 points"));
         let never = shrunk(&all, |_| false);
         assert!(never.starts_with("at the first 4096 points; played again"), "{never}");
+    }
+
+    #[test]
+    fn a_run_that_is_over_has_shown_nothing() {
+        let evidence = Evidence { perturbed: vec![1, 2], ..Evidence::default() };
+        let mut outcome = Outcome { evidence: Some(Box::new(evidence)), ..Outcome::new(Verdict::Fail, "x") };
+        let mut plays = 0;
+        shrink(&mut outcome, |_| {
+            plays += 1;
+            (plays < 2).then(|| Outcome::new(Verdict::Pass, "x"))
+        });
+        assert_eq!(outcome.evidence.unwrap().shrunk, None);
     }
 
     #[test]

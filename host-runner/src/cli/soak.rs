@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::args::{Color, SoakArgs, TestArgs};
 use super::begin::usage;
 use super::ground::{Ground, Survey};
+use super::interrupt::Interrupt;
 use super::plan::{self, Test};
 use super::run::played;
 use super::{End, Stop};
@@ -49,6 +50,8 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
         return Err(Stop::Nothing("nothing to play: no case matches, or this host can play none".to_owned()));
     }
     let seed = test.seed.unwrap_or_else(|| fastrand::u64(..));
+    let interrupt = Interrupt::catch()?;
+    let caught = interrupt.flag();
     let journal = journal(&varied, &survey, seed)?;
     let ground = Ground::prepare(test, &survey, test.forget, &mut remarks);
     let threads = test
@@ -65,6 +68,8 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
         broken: AtomicBool::new(false),
         tally: Mutex::default(),
     };
+    let stopper = ground.pool.stopper();
+    interrupt.then(move || stopper.stop());
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -76,7 +81,12 @@ pub(super) fn run(args: &SoakArgs, load: Load) -> Result<End, Stop> {
     if ground.kernel_log.overrun() {
         remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
     }
-    soak.conclude(start.elapsed(), &remarks, !stray.is_empty())
+    let caught = caught.caught();
+    if let Some(caught) = caught {
+        println!("ended    by {}", caught.name());
+    }
+    let end = soak.conclude(start.elapsed(), &remarks, !stray.is_empty());
+    caught.map_or(end, |caught| Ok(caught.end()))
 }
 
 /// An option on the command line that changes nothing here.
@@ -87,6 +97,7 @@ fn meaningless(args: &TestArgs) -> Option<&'static str> {
         ("--ignored", args.ignored),
         ("--include-ignored", args.include_ignored),
         ("--quiet", args.quiet),
+        ("--verbose", args.verbose),
         ("--color", args.color != Color::Auto),
         ("--logfile", args.logfile.is_some()),
         ("--resume", args.resume.is_some()),
@@ -132,7 +143,8 @@ struct Soak<'s> {
 
 impl Soak<'_> {
     fn play_until(&self, end: Instant, again: &str) {
-        while Instant::now() < end && !self.broken.load(Ordering::Relaxed) {
+        let pool = &self.ground.pool;
+        while Instant::now() < end && !self.broken.load(Ordering::Relaxed) && !pool.is_stopped() {
             // The same seed makes the same plays, in whatever order the threads take them.
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let mut rng = fastrand::Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -149,7 +161,7 @@ impl Soak<'_> {
         let limit = self.ground.limit(case, &test.combo);
         let begun = self.journal.started(&name, limit);
         let start = Instant::now();
-        let outcome = self.ground.play(&name, &played(test, seed, None), limit);
+        let Some(outcome) = self.ground.play(&name, &played(test, seed, None), limit) else { return };
         let outcome = waivers.apply(&case.id, &test.combo, outcome);
         let command = format!("{again} --seed {seed} --exact {}", test.name);
         let about = || About::of(case, command.clone());

@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, ColorSetting, FormatSetting, Trial};
 use super::args::{Color, Format, TestArgs};
 use super::begin::begin;
 use super::ground::{Ground, Survey};
+use super::interrupt::{Caught, Hush, Interrupt};
 use super::lost::Lost;
 use super::plan::{self, Test};
 use super::progress::Progress;
@@ -18,7 +19,7 @@ use crate::case::Case;
 use crate::host::HostFacts;
 use crate::journal::{Ended, Journal, now};
 use crate::outcome::{Outcome, Verdict};
-use crate::report::{Paint, Results, Summary, Tally, Variations};
+use crate::report::{Paint, Results, Rows, Summary, Tally, Variations};
 use crate::suite::Load;
 use crate::waivers::Waivers;
 
@@ -31,13 +32,15 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
     }
     let mut remarks = Vec::new();
     survey.ask_device(&mut remarks)?;
+    let interrupt = Interrupt::catch()?;
     let begun = begin(args, &survey)?;
     let ground = Ground::prepare(args, &survey, begun.forget, &mut remarks);
     let Survey { suite, host, waivers, .. } = survey;
     let paint = match args.color {
         Color::Always => Paint::new(true),
         Color::Never => Paint::new(false),
-        Color::Auto => Paint::new(Paint::automatic().is_on() && args.logfile.is_none()),
+        // Failures are told in the log file, unless a terminal shows them.
+        Color::Auto => Paint::new(Paint::automatic(&std::io::stdout()).is_on() && args.logfile.is_none()),
     };
     let paint = if args.format == Some(Format::Json) { Paint::new(false) } else { paint };
     let run = Arc::new(Run {
@@ -48,15 +51,29 @@ pub(super) fn run(args: &TestArgs, load: Load) -> Result<End, Stop> {
         paint,
         again: args.again.clone(),
         progress: Progress::new(args, begun.todo.iter().map(|test| test.name.as_str())),
+        interrupt: interrupt.flag(),
         seed: begun.seed,
         outcomes: Mutex::new(begun.done),
     });
     let lost = begun.lost.into_iter().map(|lost| lost_trial(&run, lost));
+    let selected = begun.selected;
     let forced = begun.forced;
     let trials = lost.chain(begun.todo.iter().map(|test| trial(&run, test, forced, &host))).collect();
     // The threads end before this returns, and the worker processes with the pool.
-    let conclusion = libtest_mimic::run(&libtest_arguments(args), trials);
-    conclude(args, &run, &host, remarks, conclusion.has_failed())
+    let hush = Arc::new(Hush::default());
+    let (stopper, hushed) = (run.ground.pool.stopper(), Arc::clone(&hush));
+    interrupt.then(move || {
+        hushed.begin();
+        stopper.stop();
+    });
+    let mut arguments = libtest_arguments(args);
+    if run.progress.tells_all() {
+        arguments.logfile = Some("/dev/null".to_owned());
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    run.progress.end();
+    hush.end();
+    conclude(args, &run, selected, &host, remarks, conclusion.has_failed())
 }
 
 fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
@@ -80,7 +97,7 @@ fn trial(run: &Arc<Run>, test: &Test, forced: bool, host: &HostFacts) -> Trial {
         None => {
             let (shared, test) = (Arc::clone(run), test.clone());
             let kind = kind(&run.waivers, run.suite.cases(), &test);
-            Trial::test(test.name.clone(), move || shared.play(&test)).with_kind(kind)
+            Trial::ignorable_test(test.name.clone(), move || shared.play(&test)).with_kind(kind)
         }
     }
 }
@@ -141,10 +158,12 @@ fn libtest_arguments(args: &TestArgs) -> Arguments {
 fn conclude(
     args: &TestArgs,
     run: &Run,
+    selected: usize,
     host: &HostFacts,
     mut remarks: Vec<String>,
     any_failed: bool,
 ) -> Result<End, Stop> {
+    let caught = run.interrupt.caught();
     let stray = run.ground.kernel_log.stray();
     if run.ground.kernel_log.overrun() {
         remarks.push("the kernel logged faster than it could be read; reports may be lost".to_owned());
@@ -163,6 +182,7 @@ fn conclude(
     let reported = args.report_dir.as_ref().map(|folder| report(args, run.journal.as_ref(), folder));
     remarks.extend(reported.iter().flatten().cloned());
     let outcomes = run.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = selected.saturating_sub(outcomes.len());
     let summary = Summary {
         outcomes: &outcomes,
         host,
@@ -173,15 +193,22 @@ fn conclude(
             .filter(|_| args.mirror.is_none())
             .map(|journal| journal.path().to_owned()),
         remarks: &remarks,
+        all: args.verbose,
+        interrupted: caught.map(|caught| interrupted(caught, run, open, selected)),
     };
-    let table = Variations::new(&outcomes, false);
+    let table = Variations::new(&outcomes, if args.verbose { Rows::Deviating } else { Rows::Bad });
     let table = if table.has_any() { format!("{table}\n") } else { String::new() };
     if args.format == Some(Format::Json) {
         eprint!("{table}{summary}");
     } else {
-        print!("{table}{summary}");
+        // libtest-mimic may have named a test, and nothing come of it.
+        let begin = if caught.is_some() && !run.progress.tells_all() { "\n" } else { "" };
+        print!("{begin}{table}{summary}");
     }
     reported.transpose()?;
+    if let Some(caught) = caught {
+        return Ok(caught.end());
+    }
     let tally = Tally::of(outcomes.values());
     // A result that could not be kept has failed without an outcome.
     if tally.bad > 0 || any_failed || !stray.is_empty() {
@@ -191,6 +218,17 @@ fn conclude(
     } else {
         Err(Stop::Nothing("nothing ran: every case was skipped".to_owned()))
     }
+}
+
+/// That the run was ended, and how it goes on.
+fn interrupted(caught: Caught, run: &Run, open: usize, selected: usize) -> String {
+    let signal = caught.name();
+    if open == 0 {
+        return format!("by {signal}");
+    }
+    let name = run.journal.as_ref().and_then(|journal| journal.path().parent()?.file_name());
+    let again = name.map(|name| format!("; go on with: {} --resume={}", run.again, name.display()));
+    format!("by {signal}: {open} of {selected} tests have no verdict{}", again.unwrap_or_default())
 }
 
 /// Writes the reports that were asked for; a remark.

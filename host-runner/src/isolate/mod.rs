@@ -15,6 +15,6 @@ mod wire;
 mod worker;
 
 pub use budget::time_limit;
-pub use pool::Pool;
+pub use pool::{Pool, Stopper};
 pub use wire::Played;
 pub use worker::serve;

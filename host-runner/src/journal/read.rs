@@ -35,7 +35,7 @@ pub struct Record {
     pub started: BTreeMap<String, String>,
     /// The cases that were started and have no verdict: they were running when the run died.
     pub unfinished: Vec<String>,
-    /// The ends of the run: none if it was interrupted, several if a complete one was resumed.
+    /// The ends of the run: none if it was killed, several if it was resumed.
     pub ended: Vec<Ended>,
     /// Whether the last line is cut off.
     pub torn: bool,

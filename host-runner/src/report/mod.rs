@@ -23,7 +23,7 @@ pub use paint::Paint;
 pub use results::{Results, Run, STRAY, State, Test};
 pub use summary::{Summary, Tally};
 pub use table::{Column, Table};
-pub use variations::Variations;
+pub use variations::{Rows, Variations};
 
 /// Text from a guest or a kernel, as a terminal may have it.
 pub fn shown(text: &str) -> String {

@@ -16,11 +16,11 @@ impl Paint {
         Self { on }
     }
 
-    /// Colours if standard output is a terminal that shows them and NO_COLOR is not set.
-    pub fn automatic() -> Self {
+    /// Colours if this is a terminal that shows them and NO_COLOR is not set.
+    pub fn automatic(stream: &impl IsTerminal) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self::new(std::io::stdout().is_terminal() && !set("NO_COLOR") && !dumb)
+        Self::new(stream.is_terminal() && !set("NO_COLOR") && !dumb)
     }
 
     /// Whether colours are on.

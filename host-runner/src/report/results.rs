@@ -41,7 +41,7 @@ pub struct Run {
     /// Every test of the run, in its order; then any that nobody had selected, as a soak's. If the kernel reported
     /// something between cases, [`STRAY`] is there, and has failed.
     pub tests: Vec<Test>,
-    /// The ends of the run; none if it was interrupted.
+    /// The ends of the run; none if it was killed.
     pub ended: Vec<Ended>,
     /// Whether the journal's last line is cut off.
     pub torn: bool,

@@ -13,12 +13,23 @@ use crate::outcome::{Outcome, Verdict};
 pub struct Variations<'a> {
     /// By perturbations, then by case.
     columns: BTreeMap<Combo, BTreeMap<&'a str, &'a Outcome>>,
-    all: bool,
+    rows: Rows,
+}
+
+/// Which cases have a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// Every one.
+    All,
+    /// Those that deviate somewhere.
+    Deviating,
+    /// The same without deviations that are waived.
+    Bad,
 }
 
 impl<'a> Variations<'a> {
-    /// The table of these tests, by name; with `all`, of every case, and not only of those that deviate somewhere.
-    pub fn new(outcomes: &'a BTreeMap<String, Outcome>, all: bool) -> Self {
+    /// The table of these tests, by name.
+    pub fn new(outcomes: &'a BTreeMap<String, Outcome>, rows: Rows) -> Self {
         let mut columns: BTreeMap<Combo, BTreeMap<&str, &Outcome>> = BTreeMap::new();
         for (name, outcome) in outcomes {
             // A soak's tests end in their seed, and may be there more than once.
@@ -30,7 +41,7 @@ impl<'a> Variations<'a> {
                 }
             }
         }
-        Self { columns, all }
+        Self { columns, rows }
     }
 
     /// Whether anything but cases as they are was played.
@@ -67,12 +78,13 @@ impl fmt::Display for Variations<'_> {
             writeln!(f, "{:>3}  {head:<wide$}  {held:>6}  {bad:>8}  {skipped:>7}  {xfail:>6}", index + 1)?;
         }
         let cases: BTreeSet<&str> = self.columns.values().flat_map(|column| column.keys().copied()).collect();
-        let deviates = |case: &&str| {
-            let quiet = [Verdict::Pass, Verdict::Skip];
-            let seen = self.columns.values().filter_map(|column| column.get(case));
-            seen.into_iter().any(|outcome| !quiet.contains(&outcome.verdict))
+        let wanted = |outcome: &&Outcome| match self.rows {
+            Rows::All => true,
+            Rows::Deviating => !matches!(outcome.verdict, Verdict::Pass | Verdict::Skip),
+            Rows::Bad => !outcome.verdict.is_good(),
         };
-        let rows: Vec<&str> = cases.into_iter().filter(|case| self.all || deviates(case)).collect();
+        let is_shown = |case: &&str| self.columns.values().filter_map(|column| column.get(case)).any(wanted);
+        let rows: Vec<&str> = cases.into_iter().filter(is_shown).collect();
         let Some(longest) = rows.iter().map(|case| safe(case).len()).max() else { return Ok(()) };
         let numbers: String = (1..=heads.len()).map(|number| format!(" {number:>7}")).collect();
         writeln!(f, "{:longest$}{numbers}", "")?;
@@ -103,7 +115,7 @@ mod tests {
             ("a.three", Verdict::Pass),
             ("a.three~kick", Verdict::Skip),
         ]);
-        let table = Variations::new(&outcomes, false);
+        let table = Variations::new(&outcomes, Rows::Deviating);
         assert!(table.has_any());
         let text = table.to_string();
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
@@ -118,11 +130,13 @@ mod tests {
                 "a.two   xfail       -",
             ]
         );
-        assert!(Variations::new(&outcomes, true).to_string().contains("a.three"));
+        assert!(Variations::new(&outcomes, Rows::All).to_string().contains("a.three"));
+        let bad = Variations::new(&outcomes, Rows::Bad).to_string();
+        assert!(bad.contains("a.one") && !bad.contains("a.two"), "{bad}");
     }
 
     #[test]
     fn a_run_without_variations_has_no_table() {
-        assert!(!Variations::new(&outcomes(&[("a.one", Verdict::Pass)]), false).has_any());
+        assert!(!Variations::new(&outcomes(&[("a.one", Verdict::Pass)]), Rows::All).has_any());
     }
 }

@@ -103,16 +103,16 @@ mod tests {
         let kept = acted.len().min(REMEMBERED);
         assert!(acted.iter().eq(chosen[..kept].iter().map(|(point, _)| point)));
         // About every other point, then half as many for each doubling, to the end.
-        let between =
-            |from: u32, to: u32| chosen.iter().filter(|(point, _)| (from..to).contains(point)).count();
-        assert!(between(0, OFTEN).abs_diff(512) < 100, "{}", between(0, OFTEN));
-        for from in [OFTEN, most / 2] {
-            let expected = f64::from(OFTEN) / 2.0 * std::f64::consts::LN_2;
-            assert!(
-                (between(from, 2 * from) as f64 - expected).abs() < 100.0,
-                "{from}: {}",
-                between(from, 2 * from)
-            );
+        let between = |from: u32, to: u32| {
+            let number = chosen.iter().filter(|(point, _)| (from..to).contains(point)).count();
+            f64::from(u32::try_from(number).unwrap())
+        };
+        let halving = f64::from(OFTEN) / 2.0 * std::f64::consts::LN_2;
+        for (from, to, expected) in
+            [(0, OFTEN, 512.0), (OFTEN, 2 * OFTEN, halving), (most / 2, most, halving)]
+        {
+            let number = between(from, to);
+            assert!((number - expected).abs() < 100.0, "{from}..{to}: {number} instead of {expected}");
         }
         // No choice comes again.
         let different: std::collections::BTreeSet<u64> = chosen.iter().map(|(_, choice)| *choice).collect();

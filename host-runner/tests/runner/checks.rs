@@ -1,7 +1,7 @@
 //! What a user of the runner relies on.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,10 @@ use crate::certificates::{
     two_runs_must_say_the_same,
 };
 use crate::fake::REAL_DEVICE;
+use crate::interrupts::{
+    a_second_signal_ends_a_run_at_once, a_signal_ends_a_run_in_order, a_signal_ends_a_soak,
+    an_interrupted_stream_of_json_stays_one,
+};
 use crate::lab::Lab;
 use crate::reports::{
     a_killed_run_is_reported_with_what_it_lacks, mistakes_of_manifests_are_reported, no_text_breaks_a_format,
@@ -24,6 +28,11 @@ use crate::shards::{
     a_host_that_a_profile_is_not_for_is_told_so, a_profile_names_only_what_is_there,
     a_profile_selects_its_cases_and_variations, a_shard_is_listed_and_resumed_as_it_is,
     every_test_is_in_one_shard_and_the_journal_says_which,
+};
+use crate::terminal::{
+    a_green_run_on_a_terminal_is_short, a_terminal_is_shown_each_failure_once, a_terminal_shows_what_runs,
+    colours_are_for_terminals_that_want_them, json_is_all_that_is_on_standard_output,
+    what_is_piped_has_a_line_for_each_test, who_is_watched_elsewhere_tells_of_failures_alone,
 };
 use crate::variations::{
     a_failure_is_shrunk_and_can_be_repeated, a_killed_run_goes_on_with_its_variations,
@@ -46,6 +55,10 @@ pub(crate) fn all() -> Vec<Trial> {
         a_flood_is_bounded,
         a_kernel_report_fails_its_case,
         a_killed_run_is_resumed,
+        a_signal_ends_a_run_in_order,
+        an_interrupted_stream_of_json_stays_one,
+        a_second_signal_ends_a_run_at_once,
+        a_signal_ends_a_soak,
         a_machine_that_died_is_a_crash,
         only_what_was_running_is_lost,
         what_is_forced_stays_forced,
@@ -59,7 +72,7 @@ pub(crate) fn all() -> Vec<Trial> {
         an_absent_device,
         listing_opens_no_device,
         under_nextest,
-        filters_and_formats,
+        filters,
         tests_are_named_and_counted,
         a_failure_is_shrunk_and_can_be_repeated,
         what_is_left_out_says_why,
@@ -78,6 +91,12 @@ pub(crate) fn all() -> Vec<Trial> {
         a_certificate_is_of_one_suite,
         two_runs_must_say_the_same,
         a_terminal_shows_what_runs,
+        a_green_run_on_a_terminal_is_short,
+        a_terminal_is_shown_each_failure_once,
+        who_is_watched_elsewhere_tells_of_failures_alone,
+        colours_are_for_terminals_that_want_them,
+        what_is_piped_has_a_line_for_each_test,
+        json_is_all_that_is_on_standard_output,
         no_verdict_is_lost_in_any_format,
         no_text_breaks_a_format,
         a_killed_run_is_reported_with_what_it_lacks,
@@ -434,49 +453,14 @@ fn under_nextest() {
     nextest(&["--exact", "[xfail] t.pass", &known]).ends(1).says("xpass");
 }
 
-fn filters_and_formats() {
+fn filters() {
     let lab = Lab::new("a.pass1,a.pass2,b.pass1,c.fail");
     lab.run(&["a.pass1", "b.", "--skip=c"]).ends(0).says("2 passed");
     lab.run(&["a.pass", "--exact"]).ends(4);
-    let json = lab.run(&["--format=json", "--color=always"]);
-    json.ends(1);
-    for line in json.out.lines() {
-        serde_json::from_str::<serde_json::Value>(line).unwrap();
-    }
-    assert!(json.err.contains("3 passed, 1 failed, 0 skipped"));
-    let plain = lab.run(&["--color=auto"]);
-    assert!(!plain.out.contains('\x1b'));
-    assert!(lab.run(&["--color=always"]).out.contains('\x1b'));
-}
-
-fn a_terminal_shows_what_runs() {
-    let lab = Lab::new("t.pass1,t.gate,t.pass2");
-    let terminal = nix::pty::openpty(None, None).unwrap();
-    let mut command = lab.command(&["--test-threads=2"]);
-    command.env("NO_COLOR", "1").env_remove("TERM").stdout(Stdio::null()).stderr(terminal.slave);
-    let mut runner = command.spawn().unwrap();
-    // The command holds the other end, which must go for the reading to end.
-    drop(command);
-    let mut master = fs::File::from(terminal.master);
-    let (mut seen, mut chunk) = (String::new(), [0; 256]);
-    // With whatever number of seconds.
-    let told =
-        |seen: &str| seen.split('\r').any(|line| line.starts_with("2/3  ") && line.contains(" s t.gate"));
-    // Ends with an error when the runner is gone.
-    while let Ok(count) = master.read(&mut chunk) {
-        seen += &String::from_utf8_lossy(&chunk[..count]);
-        if told(&seen) {
-            fs::write(lab.path("gate.open"), "").unwrap();
-        }
-    }
-    assert!(runner.wait().unwrap().success());
-    assert!(told(&seen) && !seen.contains('\x1b'), "{seen:?}");
-    // Somebody who reads a file is not shown it.
-    assert!(!lab.run(&[]).err.contains("/3"));
 }
 
 /// Waits for something that must come; the bound only ends a test that would otherwise hang.
-fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = is() {
@@ -488,7 +472,7 @@ fn wait_for<T>(what: &str, mut is: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Gone, or a zombie that nobody has reaped yet.
-fn is_gone(pid: i32) -> bool {
+pub(crate) fn is_gone(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     status.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
 }

@@ -7,10 +7,12 @@
 mod certificates;
 mod checks;
 mod fake;
+mod interrupts;
 mod lab;
 mod reports;
 mod shards;
 mod stub;
+mod terminal;
 mod variations;
 
 use std::process::ExitCode;

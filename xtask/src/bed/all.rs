@@ -12,6 +12,7 @@ use super::kind::Kind;
 use super::matrix::worst;
 use super::run::{self, Plan};
 use super::{RunnerArgs, Trouble, build_suite, in_folder, matrix, plan, reports, suite, unusable};
+use crate::interrupt;
 
 /// Runs everywhere; the worst exit status.
 pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
@@ -30,19 +31,23 @@ pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
         }
     }
     build_suite(&runner)?;
+    let _watch = interrupt::watch()?;
     let mut folders = Vec::new();
     eprintln!("\nlocal");
     let (code, folder) = local(words)?;
     status = worst(status, code);
     folders.extend(folder);
-    for (code, folder) in beds(&mut plans, args.jobs)? {
+    let ran = if interrupt::caught().is_none() { beds(&mut plans, args.jobs)? } else { Vec::new() };
+    for (code, folder) in ran {
         status = worst(status, code);
         folders.push(folder.path().to_owned());
     }
     if let Some(plan) = plans.first() {
         let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
         if !folders.is_empty() {
-            status = worst(status, matrix::table(&plan.suite.runner, &folders, true)?);
+            if interrupt::caught().is_none() {
+                status = worst(status, matrix::table(plan, &folders, true)?);
+            }
             // In the place of this machine's own.
             reports::write(&plan.suite.runner, &folders, plan.runner.report_dir.as_deref())?;
         }
@@ -53,7 +58,9 @@ pub(crate) fn run(args: &BedArgs, words: &[OsString]) -> anyhow::Result<u8> {
 /// Runs on this machine; the exit status, and the run's folder if there is one.
 fn local(words: &[OsString]) -> anyhow::Result<(u8, Option<PathBuf>)> {
     let before = run::newest();
-    let ended = crate::test::suite().args(words).status().context("cannot start cargo to run the suite")?;
+    let mut command = crate::test::suite();
+    command.args(words);
+    let ended = interrupt::status(command).context("cannot start cargo to run the suite")?;
     let code = ended.code().and_then(|code| u8::try_from(code).ok());
     let code = code.with_context(|| format!("the runner failed ({ended})"))?;
     // A host that cannot run anything has no run.
@@ -66,6 +73,9 @@ fn beds(plans: &mut [Plan], jobs: u8) -> anyhow::Result<Vec<(u8, RunFolder)>> {
     let folders: Vec<RunFolder> = folders.collect::<Result<_, _>>()?;
     let statuses: Vec<u8> = if jobs == 1 {
         let each = plans.iter().zip(&folders).map(|(plan, folder)| {
+            if let Some(status) = interrupt::caught() {
+                return status;
+            }
             eprintln!("\nbed      {}", plan.kind);
             in_folder(plan, folder)
         });

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 
 use bed_init::ERROR_MARK;
 
+use super::progress::Progress;
+
 /// The longest line that is kept, in bytes; a verdict with all its evidence is far shorter.
 const LONGEST: usize = 8 << 20;
 
@@ -71,11 +73,18 @@ pub(crate) struct Relay<W: Write> {
     shown: bool,
     room: usize,
     lines: Lines,
+    progress: Progress,
 }
 
 impl<W: Write> Relay<W> {
     pub(crate) fn to(file: W, shown: bool) -> Self {
-        Self { file, shown, room: MOST_TEXT, lines: Lines::default() }
+        Self { file, shown, room: MOST_TEXT, lines: Lines::default(), progress: Progress::default() }
+    }
+
+    /// The same where there is such a line on the terminal.
+    pub(crate) fn beside(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
     }
 
     /// Takes bytes of text.
@@ -93,11 +102,11 @@ impl<W: Write> Relay<W> {
         self.room = room;
         writeln!(self.file, "{line}")?;
         // Whoever reads may have had enough; the run goes on into its files.
-        let _ = match (self.shown, error) {
+        let _ = self.progress.aside(|| match (self.shown, error) {
             (false, _) => Ok(()),
             (true, false) => writeln!(io::stdout(), "{line}"),
             (true, true) => writeln!(io::stderr(), "{line}"),
-        };
+        });
         Ok(())
     }
 }

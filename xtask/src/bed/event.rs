@@ -19,7 +19,11 @@ pub(crate) enum Told {
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Journal {
     /// A run has begun.
-    Header {},
+    Header {
+        /// Its tests.
+        #[serde(default)]
+        selected: Vec<String>,
+    },
     /// A case is about to run.
     Started {
         /// Its id.
@@ -55,8 +59,8 @@ mod tests {
     fn lines_are_told_apart() {
         assert_eq!(Told::by(br#"{"event":"bed-up","turn":0}"#), Told::Init(Event::BedUp { turn: 0 }));
         assert_eq!(
-            Told::by(br#"{"event":"header","version":"1","seed":3}"#),
-            Told::Journal(Journal::Header {})
+            Told::by(br#"{"event":"header","version":"1","seed":3,"selected":["a.b"]}"#),
+            Told::Journal(Journal::Header { selected: vec!["a.b".to_owned()] })
         );
         assert_eq!(
             Told::by(br#"{"event":"started","case":"a.b","at":"now"}"#),

@@ -12,6 +12,7 @@ use super::folder::RunFolder;
 use super::params::Params;
 use super::run::{self, Plan};
 use super::{reports, unusable};
+use crate::interrupt;
 
 /// Runs the suite under each of these, `jobs` at once; the worst exit status.
 pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u8> {
@@ -21,7 +22,9 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, list.len()) {
             scope.spawn(|| {
-                while let Some(params) = list.get(todo.fetch_add(1, Ordering::Relaxed)) {
+                while interrupt::caught().is_none()
+                    && let Some(params) = list.get(todo.fetch_add(1, Ordering::Relaxed))
+                {
                     let name = plan.params.and(params).to_string();
                     let folder = RunFolder::create(&runs, &format!("{kind}-{name}"));
                     let ran = folder.and_then(|folder| Ok((run::run(plan, params, &folder)?, folder)));
@@ -44,7 +47,9 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
     let mut status = done.iter().fold(0, |all, (_, status, _)| worst(all, *status));
     if !folders.is_empty() {
         let paths: Vec<_> = folders.iter().map(|folder| folder.path()).collect();
-        status = worst(status, table(&plan.suite.runner, &paths, false)?);
+        if interrupt::caught().is_none() {
+            status = worst(status, table(plan, &paths, false)?);
+        }
         reports::write(&plan.suite.runner, &paths, plan.runner.report_dir.as_deref())?;
     }
     Ok(status)
@@ -52,10 +57,14 @@ pub(crate) fn run(plan: &Plan, list: &[Params], jobs: usize) -> anyhow::Result<u
 
 /// Prints the runs side by side. Whether all of them conform is known from their own statuses, and how they do not: what
 /// is given back is the status of a table that cannot be printed, and else 0.
-pub(crate) fn table(runner: &Path, runs: &[&Path], all: bool) -> anyhow::Result<u8> {
-    println!();
+pub(crate) fn table(plan: &Plan, runs: &[&Path], all: bool) -> anyhow::Result<u8> {
     // The runner for the bed runs here as well, and it is built already.
-    let mut compare = Command::new(runner);
+    let mut compare = Command::new(&plan.suite.runner);
+    if plan.runner.wants_json() {
+        compare.stdout(std::io::stderr());
+    } else {
+        println!();
+    }
     compare.arg("compare").args(all.then_some("--all")).args(runs);
     let ended = compare.status().context("cannot start the runner to compare")?;
     let code = ended.code().and_then(|code| u8::try_from(code).ok());

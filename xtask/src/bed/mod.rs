@@ -25,6 +25,7 @@ pub(crate) mod lock;
 mod matrix;
 pub(crate) mod params;
 mod process;
+mod progress;
 mod qemu;
 mod reports;
 mod run;
@@ -47,13 +48,14 @@ use folder::RunFolder;
 use kernel::{Kernel, Spec};
 use kind::Kind;
 use params::Params;
+pub(crate) use process::spawn;
 use run::Plan;
 pub(crate) use run::newest as newest_run;
 use runner_args::Resumed;
 pub(crate) use runner_args::RunnerArgs;
 use suite::Suite;
 
-use crate::build;
+use crate::{build, interrupt};
 
 /// The bed cannot be used; the runner's own status for a host that cannot run anything.
 pub(crate) const UNUSABLE: u8 = 3;
@@ -72,6 +74,7 @@ pub(crate) fn run(kind: Kind, args: &BedArgs, runner: RunnerArgs) -> anyhow::Res
         Err(Trouble::Unusable(error)) => return Ok(unusable(&error)),
     };
     build_suite(&plan.runner)?;
+    let _watch = interrupt::watch()?;
     match &args.matrix {
         Some(list) => {
             let list = if list.is_empty() { kind.matrix() } else { list.clone() };

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use super::channel::{Lines, Relay, drain};
 use super::console::{Console, LastWords, Stage, clean};
 use super::session::{Heard, Machine};
+use crate::interrupt;
 
 /// How long a machine whose work is done may take to switch itself off.
 const GRACE: Duration = Duration::from_secs(5);
@@ -27,6 +28,8 @@ const DYING: Duration = Duration::from_secs(30);
 const WAITING: usize = 8;
 /// How long what a dead kernel has said before may still be under way.
 const DEAD: Duration = Duration::from_secs(1);
+/// How often is looked whether somebody wants the run to end.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Where a machine's words come from.
 pub(crate) struct Sources {
@@ -66,6 +69,8 @@ pub(crate) struct Process {
     /// How far the kernel has come in dying.
     stage: Option<Stage>,
     silent: bool,
+    /// The run's exit status, if it is to end.
+    interrupted: fn() -> Option<u8>,
     console: Option<JoinHandle<io::Result<Vec<String>>>>,
     errors: Option<JoinHandle<io::Result<Vec<String>>>>,
     others: Vec<JoinHandle<io::Result<()>>>,
@@ -90,6 +95,7 @@ impl Process {
             said,
             stage: None,
             silent: false,
+            interrupted: interrupt::caught,
             console: Some(thread::spawn(move || watch(lines.console, console, &from_console))),
             errors: Some(thread::spawn(move || tail(lines.errors))),
             others: vec![
@@ -113,7 +119,7 @@ impl Process {
     /// Waits until the machine is off, or switches it off; `None` if that was our doing.
     fn end(&mut self) -> io::Result<Option<ExitStatus>> {
         let start = Instant::now();
-        // One that has been silent for minutes does nothing any more.
+        // One that has been silent for minutes does nothing any more, and one that is not wanted need not.
         let grace = match self.stage {
             _ if self.silent => Duration::ZERO,
             Some(_) => DEAD,
@@ -136,15 +142,25 @@ impl Process {
 
 impl Machine for Process {
     fn listen(&mut self, patience: Duration) -> anyhow::Result<Heard> {
+        let mut since = Instant::now();
         loop {
+            if let Some(status) = (self.interrupted)() {
+                self.silent = true;
+                return Ok(Heard::Interrupted(status));
+            }
             let wait = match self.stage {
                 None => patience,
                 Some(Stage::Dying) => patience.min(DYING),
                 Some(Stage::Dead) => DEAD,
             };
-            match self.said.recv_timeout(wait) {
+            let left = wait.saturating_sub(since.elapsed());
+            match self.said.recv_timeout(left.min(TICK)) {
                 Ok(Said::Line(line)) => return Ok(Heard::Line(line)),
-                Ok(Said::Last(stage)) => self.stage = self.stage.max(Some(stage)),
+                Ok(Said::Last(stage)) => {
+                    self.stage = self.stage.max(Some(stage));
+                    since = Instant::now();
+                }
+                Err(RecvTimeoutError::Timeout) if left > TICK => {}
                 Err(RecvTimeoutError::Timeout) if self.stage.is_none() => {
                     self.silent = true;
                     return Ok(Heard::Silence);
@@ -201,9 +217,16 @@ fn join<T>(thread: Option<JoinHandle<io::Result<T>>>) -> anyhow::Result<Option<T
     done.map(Some).context("cannot write down what the machine says")
 }
 
-/// Starts a program that inherits these files and does not outlive this thread.
+/// Starts a program in a process group of its own that does not outlive this thread. What a terminal tells the program
+/// in its foreground is for this one to answer.
+pub(crate) fn spawn(command: Command) -> anyhow::Result<Child> {
+    start(command, Vec::new())
+}
+
+/// The same; it inherits these files.
 #[expect(unsafe_code, reason = "the only way to set up a child before it becomes another program")]
 fn start(mut command: Command, files: Vec<OwnedFd>) -> anyhow::Result<Child> {
+    command.process_group(0);
     // SAFETY: between fork and exec the closure only makes system calls; it allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(move || {
@@ -267,6 +290,18 @@ mod tests {
         let lines = process.stop().unwrap();
         assert_eq!(lines[0], "Kernel panic - not syncing: x");
         assert_eq!(lines[2], "the emulator's own");
+    }
+
+    #[test]
+    fn a_machine_that_is_not_wanted_any_more_is_off_at_once() {
+        let (mut process, lines) = machine(|status, _| vec![format!("{status:?}")]);
+        process.interrupted = || Some(130);
+        assert!(matches!(process.listen(Duration::from_hours(1)).unwrap(), Heard::Interrupted(130)));
+        let start = Instant::now();
+        let pid = process.child.id();
+        drop(lines);
+        assert_eq!(process.stop().unwrap(), ["None"], "it was switched off");
+        assert!(start.elapsed() < GRACE && !std::path::Path::new(&format!("/proc/{pid}")).exists());
     }
 
     #[test]

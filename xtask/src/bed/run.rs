@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,15 +11,18 @@ use bed_init::{CONFIG, Config, MODULES, RESULTS};
 
 use super::again;
 use super::channel::Relay;
+use super::event::Journal;
 use super::folder::RunFolder;
 use super::initramfs::Initramfs;
 use super::kernel::{Kernel, modules::Module};
 use super::kind::{Emulator, Kind, Parts};
 use super::params::Params;
+use super::progress::Progress;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
 use super::shared::Shared;
 use super::suite::Suite;
+use crate::{interrupt, paint};
 
 /// The console is the first serial line, a report of a dying kernel its last word, and nothing is slowed down by
 /// mitigations against a neighbour that is not there. The watchdog allows for a host that is busy.
@@ -73,6 +76,7 @@ struct Run<'a> {
     shared: &'a Shared,
     folder: &'a RunFolder,
     journal: File,
+    progress: Progress,
 }
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
@@ -95,10 +99,19 @@ pub(crate) fn run_first(
     shared: &Shared,
 ) -> anyhow::Result<u8> {
     let journal = folder.journal()?;
-    let mut run = Run { plan, turns, shared, folder, journal };
+    let progress = if plan.shown { Progress::of(&plan.runner) } else { Progress::default() };
+    let mut run = Run { plan, turns, shared, folder, journal, progress };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
-    session::run(&mut run, Patience { boot: plan.boot_timeout, results }, plan.runner.resume.is_some())
+    let patience = Patience { boot: plan.boot_timeout, results };
+    let status = session::run(&mut run, patience, plan.runner.resume.is_some())?;
+    if interrupt::caught() == Some(status) {
+        let name = folder.path().file_name().unwrap_or_default().display();
+        let signal = interrupt::name(status);
+        let again = turns.first().map(|turn| run.again(turn)).unwrap_or_default();
+        run.remark(&format!("ended    by {signal}; go on with: {again} --resume={name}"));
+    }
+    Ok(status)
 }
 
 impl Run<'_> {
@@ -151,12 +164,13 @@ impl Run<'_> {
             self.plan.kind.slower() * runner.timeout_scale.unwrap_or(1.0)
         ));
         let color = match runner.color.as_deref() {
-            None | Some("auto") if self.plan.shown && std::io::stdout().is_terminal() => "always",
+            None | Some("auto") if self.plan.shown && paint::colours(&std::io::stdout()) => "always",
             None | Some("auto") => "never",
             Some(other) => other,
         };
         command.push(format!("--color={color}"));
         command.push(format!("--again={}", self.again(turn)));
+        command.extend(self.progress.is_shown().then(|| "--watched".to_owned()));
         command
             .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
         command.extend(runner.rest.iter().cloned());
@@ -260,7 +274,7 @@ impl Bed for Run<'_> {
             words,
             initramfs: self.initramfs(resume)?,
             console: to_console,
-            text: Relay::to(to_text, self.plan.shown),
+            text: Relay::to(to_text, self.plan.shown).beside(self.progress.clone()),
         })?;
         Ok(self.shared.first(machine, self.turns.len(), vec![("console", console), ("text", text)]))
     }
@@ -271,7 +285,16 @@ impl Bed for Run<'_> {
 
     fn remark(&mut self, text: &str) {
         // Of several machines at once it must say which.
-        if self.plan.shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params()) }
+        let (shown, params) = (self.plan.shown, self.params());
+        self.progress.aside(
+            || {
+                if shown { eprintln!("{text}") } else { eprintln!("bed      {params}: {text}") }
+            },
+        );
+    }
+
+    fn told(&mut self, event: &Journal) {
+        self.progress.take(event);
     }
 }
 

@@ -101,6 +101,19 @@ impl RunnerArgs {
     }
 }
 
+impl RunnerArgs {
+    /// Whether each case has to be told of in some form.
+    pub(crate) fn asks_for_lines(&self) -> bool {
+        let asks = ["-v", "--verbose", "-q", "--quiet", "--nocapture"];
+        self.rest.iter().any(|word| asks.contains(&word.as_str()) || word.starts_with("--format="))
+    }
+
+    /// Whether standard output is for lines of JSON alone.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.rest.iter().any(|word| word == "--format=json")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +136,7 @@ mod tests {
         let args = parse("-Z unstable-options --format json --test-threads=1 smm").unwrap();
         assert_eq!(args.selection, ["smm"]);
         assert_eq!(args.rest, ["-Zunstable-options", "--format=json"]);
+        assert!(args.wants_json() && !parse("--format=terse smm").unwrap().wants_json());
         let args = parse("--vary kick,threads --vary-depth 2 --forget tsc state").unwrap();
         assert_eq!(args.selection, ["state"]);
         assert_eq!(args.rest, ["--vary=kick,threads", "--vary-depth=2", "--forget=tsc"]);

@@ -30,6 +30,8 @@ pub(crate) enum Heard {
     Silence,
     /// The machine is off.
     Ended,
+    /// Somebody wants the run to end, with this exit status.
+    Interrupted(u8),
 }
 
 /// A machine that is running.
@@ -92,6 +94,9 @@ pub(crate) trait Bed {
 
     /// A word to the user about the course of things.
     fn remark(&mut self, text: &str);
+
+    /// The journal goes on.
+    fn told(&mut self, event: &Journal);
 }
 
 /// How long to wait for what.
@@ -105,7 +110,7 @@ pub(crate) struct Patience {
 
 /// How a boot ended.
 enum End {
-    /// The runner has ended with this status.
+    /// The runner has ended with this status, or it shall not go on.
     Done(u8),
     /// The machine is lost, and its first program said why, if it did.
     Lost(Loss, Option<String>),
@@ -222,6 +227,7 @@ fn follow(
             Heard::Line(line) => line,
             Heard::Silence => return Ok(End::Lost(Loss::Timeout, None)),
             Heard::Ended => return Ok(End::Lost(Loss::Crash, None)),
+            Heard::Interrupted(status) => return Ok(End::Done(status)),
         };
         let event = match Told::by(&line) {
             Told::Init(Event::BedUp { .. }) => {
@@ -246,8 +252,9 @@ fn follow(
         let journal = bed.journal();
         // One write, so that whatever kills this process leaves whole lines.
         journal.write_all(&[&line[..], b"\n"].concat()).context("cannot write results.jsonl")?;
+        bed.told(&event);
         match event {
-            Journal::Header {} => seen.header = true,
+            Journal::Header { .. } => seen.header = true,
             Journal::Ended {} => {}
             Journal::Started { case, limit_ms } => {
                 seen.running = Some(Running { case, limit: limit_ms.map(Duration::from_millis) });

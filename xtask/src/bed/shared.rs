@@ -110,6 +110,7 @@ fn up(machine: &mut dyn Machine, turn: usize) -> Result<Vec<u8>, String> {
             },
             Ok(Heard::Silence) => return Err("it went silent".to_owned()),
             Ok(Heard::Ended) => return Err("it died".to_owned()),
+            Ok(Heard::Interrupted(_)) => return Err("it is not wanted any more".to_owned()),
             Err(error) => return Err(format!("{error:#}")),
         }
     }

@@ -65,6 +65,7 @@ struct Fake {
     step: Duration,
     /// How long each line was waited for, in all boots.
     waits: Rc<Mutex<Vec<Duration>>>,
+    told: Vec<Journal>,
 }
 
 impl Fake {
@@ -102,6 +103,10 @@ impl Bed for Fake {
     fn remark(&mut self, text: &str) {
         self.remarks.push(text.to_owned());
     }
+
+    fn told(&mut self, event: &Journal) {
+        self.told.push(event.clone());
+    }
 }
 
 fn off() -> Heard {
@@ -123,6 +128,13 @@ fn an_ordinary_run_is_one_boot_with_the_runners_status() {
     assert_eq!(run(&mut bed, PATIENCE, false).unwrap(), 1);
     assert_eq!(bed.resumes, [None]);
     assert_eq!(bed.journal(), lines[1..4]);
+    let case = || "a.a".to_owned();
+    let told = [
+        Journal::Header { selected: Vec::new() },
+        Journal::Started { case: case(), limit_ms: None },
+        Journal::Finished { case: case() },
+    ];
+    assert_eq!(bed.told, told);
     assert_eq!(bed.waits(), [60, 180, 180, 180, 180], "for the boot, then for results");
 }
 
