@@ -20,16 +20,10 @@ pub const ERROR_MARK: u8 = 2;
 /// What the first program has to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// The modules, in the order in which they are loaded.
-    pub modules: Vec<Module>,
-    /// The device that must be there then.
+    /// What runs, one after the other. The first that cannot begin is the last.
+    pub turns: Vec<Turn>,
+    /// The device that must be there when modules are loaded.
     pub device: String,
-    /// Parameters of what is built into the kernel, as `kvm_amd.npt`: they must exist, since the kernel ignores what
-    /// it does not know on its command line.
-    #[serde(default)]
-    pub builtin_params: Vec<String>,
-    /// The runner and its arguments.
-    pub command: Vec<String>,
     /// The runner's environment.
     pub environment: BTreeMap<String, String>,
     /// The terminal that takes what the runner prints.
@@ -39,6 +33,19 @@ pub struct Config {
     /// How the machine goes off.
     #[serde(default)]
     pub power_off: PowerOff,
+}
+
+/// Modules, and a runner that runs while they are loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The modules, in the order in which they are loaded; those of the turn before are unloaded then.
+    pub modules: Vec<Module>,
+    /// Parameters of what is built into the kernel, as `kvm_amd.npt`: they must exist, since the kernel ignores what
+    /// it does not know on its command line.
+    #[serde(default)]
+    pub builtin_params: Vec<String>,
+    /// The runner and its arguments.
+    pub command: Vec<String>,
 }
 
 /// How a machine is switched off from inside.
@@ -56,6 +63,8 @@ pub enum PowerOff {
 /// A module to load.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
+    /// Its name, with underscores.
+    pub name: String,
     /// Its file below [`MODULES`].
     pub file: String,
     /// Its parameters, as insmod takes them: `npt=0 vgif=0`.
@@ -67,13 +76,16 @@ pub struct Module {
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// The modules are loaded, the device is there, the runner is about to start.
-    BedUp,
+    BedUp {
+        /// Which of the turns, from 0.
+        turn: usize,
+    },
     /// The bed cannot be used; the machine goes off.
     BedError {
         /// What does not work.
         message: String,
     },
-    /// The runner has ended; the machine goes off.
+    /// The runner has ended; the next turn begins, or the machine goes off.
     Exit {
         /// Its exit status.
         status: u8,
@@ -100,6 +112,7 @@ mod tests {
 
     #[test]
     fn lines_have_the_form_that_the_documentation_promises() {
+        assert_eq!(Event::BedUp { turn: 2 }.line(), "{\"event\":\"bed-up\",\"turn\":2}\n");
         assert_eq!(Event::Exit { status: 1 }.line(), "{\"event\":\"exit\",\"status\":1}\n");
         let error = Event::BedError { message: "no \"kvm\"".into() };
         assert_eq!(error.line(), "{\"event\":\"bed-error\",\"message\":\"no \\\"kvm\\\"\"}\n");

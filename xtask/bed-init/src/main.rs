@@ -1,20 +1,22 @@
 //! The first program of a bed's Linux, as `/init` in its initramfs.
 //!
-//! Mounts what the runner reads, loads KVM, starts the runner, reports its exit status, switches the
-//! machine off. Whatever fails is said twice, on the console for people and on the results channel for the
+//! Mounts what the runner reads, loads KVM, starts the runner, reports its exit status, does the same with other
+//! modules if there is another turn, and switches the machine off. Whatever fails is said twice, on the console for people and on the results channel for the
 //! one who booted this machine. Knows nothing of cases.
 
+mod modules;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use bed_init::{CONFIG, Config, ERROR_MARK, Event, MODULES, Module, PowerOff, RESULTS};
+use bed_init::{CONFIG, Config, ERROR_MARK, Event, Module, PowerOff, RESULTS};
 use rustix::mount::{MountFlags, mount};
-use rustix::system::{RebootCommand, finit_module, reboot};
+use rustix::system::{RebootCommand, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
 /// The longest line of text that is kept together, in bytes.
@@ -67,29 +69,33 @@ fn attach(kind: &str, place: &str) -> rustix::io::Result<()> {
     mount(kind, place, kind, MountFlags::empty(), None)
 }
 
-/// Loads the modules, runs the runner; its exit status.
+/// Does all turns; the last runner's exit status, which is still to be said.
 fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
     let results = results.ok_or_else(|| format!("{}: cannot be opened as a terminal", config.results))?;
     let text = terminal(&config.text).map_err(|error| format!("{}: {error}", config.text))?;
-    for module in &config.modules {
-        load(module)?;
+    let mut loaded: &[Module] = &[];
+    let mut last = None;
+    for (turn, what) in config.turns.iter().enumerate() {
+        if let Some(status) = last {
+            say(results, &Event::Exit { status });
+            modules::unload(loaded)?;
+            // What an earlier turn has made the kernel say once, it can say again. Only some kernels can forget.
+            let _ = fs::write("/sys/kernel/debug/clear_warn_once", "1");
+        }
+        loaded = &what.modules;
+        modules::load(loaded, &config.device, &what.builtin_params)?;
+        say(results, &Event::BedUp { turn });
+        last = Some(start(&what.command, &config.environment, &text)?);
     }
-    if !Path::new(&config.device).exists() {
-        return Err(format!(
-            "there is no {} although KVM's modules are loaded: {}; a kernel with KVM as modules needs --modules DIR",
-            config.device,
-            loaded(&config.modules)
-        ));
-    }
-    if let Some(param) = missing(Path::new("/sys/module"), &config.builtin_params) {
-        let (module, name) = param.split_once('.').unwrap_or((param, ""));
-        return Err(format!("{module} is built into this kernel and has no parameter {name}"));
-    }
-    say(results, &Event::BedUp);
-    let (program, arguments) = config.command.split_first().ok_or("the configuration names no command")?;
+    last.ok_or_else(|| "the configuration has no turn".to_owned())
+}
+
+/// Runs the runner; its exit status.
+fn start(command: &[String], environment: &BTreeMap<String, String>, text: &File) -> Result<u8, String> {
+    let (program, arguments) = command.split_first().ok_or("the configuration names no command")?;
     let mut child = Command::new(program)
         .args(arguments)
-        .envs(&config.environment)
+        .envs(environment)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -97,31 +103,17 @@ fn run(config: &Config, results: Option<&File>) -> Result<u8, String> {
         .map_err(|error| format!("cannot start {program}: {error}"))?;
     let (out, errors) = (child.stdout.take(), child.stderr.take());
     let status = thread::scope(|scope| {
-        scope.spawn(|| pass_on(out, &[], &text));
-        scope.spawn(|| pass_on(errors, &[ERROR_MARK], &text));
+        scope.spawn(|| pass_on(out, &[], text));
+        scope.spawn(|| pass_on(errors, &[ERROR_MARK], text));
         child.wait().map_err(|error| format!("cannot wait for {program}: {error}"))
     })?;
     // What it said last must be out before the machine goes off.
-    tcdrain(&text).map_err(|error| format!("{}: {error}", config.text))?;
+    tcdrain(text).map_err(|error| format!("the line for text: {error}"))?;
     if let Some(signal) = status.signal() {
         return Err(format!("{program} was killed by signal {signal}"));
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.ok_or_else(|| format!("{program} ended without an exit status"))
-}
-
-fn loaded(modules: &[Module]) -> String {
-    let names: Vec<&str> = modules.iter().map(|module| module.file.as_str()).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
-/// The first of these parameters that no module below `modules` has.
-fn missing<'a>(modules: &Path, params: &'a [String]) -> Option<&'a String> {
-    let exists = |param: &&String| {
-        let (module, name) = param.split_once('.').unwrap_or((param, ""));
-        modules.join(module).join("parameters").join(name).is_file()
-    };
-    params.iter().find(|param| !exists(param))
 }
 
 /// Writes what the runner says to the line for text, whole lines at a time, each with a mark.
@@ -138,22 +130,6 @@ fn pass_on(from: Option<impl Read>, mark: &[u8], mut to: &File) {
     }
 }
 
-/// Loads a module, with the reason in the words of insmod's users.
-fn load(module: &Module) -> Result<(), String> {
-    let path = PathBuf::from(MODULES).join(&module.file);
-    let file = File::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let params = std::ffi::CString::new(module.params.as_str()).map_err(|error| error.to_string())?;
-    match finit_module(&file, &params, 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(error) => {
-            let Module { file, params } = module;
-            Err(format!(
-                "cannot load module {file} with parameters `{params}`: {error}; the console says why"
-            ))
-        }
-    }
-}
-
 /// Opens a serial line that passes every byte as it is.
 fn terminal(path: &str) -> std::io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -167,24 +143,4 @@ fn terminal(path: &str) -> std::io::Result<File> {
 fn say(mut results: &File, event: &Event) {
     // There is nobody left to tell if this fails; the console has the message already.
     let _ = results.write_all(event.line().as_bytes()).and_then(|()| tcdrain(results).map_err(Into::into));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_parameter_that_is_not_there_is_named() {
-        let modules = std::env::temp_dir().join(format!("bed-init-{}", std::process::id()));
-        let folder = modules.join("kvm_amd/parameters");
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("npt"), "1").unwrap();
-        let params = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(missing(&modules, &[]), None);
-        assert_eq!(missing(&modules, &params(&["kvm_amd.npt"])), None);
-        for wrong in ["kvm_amd.nptt", "kvm.npt", "kvm_amd", "kvm_amd."] {
-            assert_eq!(missing(&modules, &params(&["kvm_amd.npt", wrong])).unwrap(), wrong);
-        }
-        fs::remove_dir_all(&modules).unwrap();
-    }
 }

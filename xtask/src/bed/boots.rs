@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -101,6 +102,64 @@ fn a_dead_kernel_and_a_silent_machine_cost_one_case_each(kind: Kind, silence: Du
         assert!(folder.path().join(name).is_file(), "{name}");
     }
     assert!(!folder.path().join("console-5.log").exists());
+}
+
+#[test]
+#[ignore = "boots QEMU; `cargo xtask ci` runs it"]
+fn amd_a_machine_goes_from_run_to_run_and_one_that_dies_takes_the_rest_into_its_next_boot() {
+    let mut lab = Lab::new(Kind::Amd);
+    lab.plan.runner.timeout_scale = Some(0.1);
+    let params = |text: &str| {
+        text.parse::<Params>().and_then(|params| params.of_bed(Kind::Amd).map_err(|_| WHY.into()))
+    };
+    let runs: [(&str, &[&str]); 4] = [
+        ("default", &["t.passes-before"]),
+        ("npt=0", &["t.panics-the-kernel", "t.passes-between"]),
+        ("vgif=0", &["t.fails-after"]),
+        // The kernel refuses the value, in whichever boot.
+        ("npt=7", &["t.passes-before"]),
+    ];
+    let selections = runs.map(|(_, cases)| {
+        std::iter::once(&"--exact").chain(cases).map(|word| (*word).to_owned()).collect::<Vec<_>>()
+    });
+    let turns: Vec<run::Turn<'_>> = runs
+        .iter()
+        .zip(&selections)
+        .map(|((text, _), selection)| run::Turn {
+            modules: &lab.plan.modules,
+            params: params(text).expect(WHY),
+            manifests: &lab.plan.suite.manifests,
+            selection,
+        })
+        .collect();
+    let shared = shared::Shared::default();
+    let mut folders = Vec::new();
+    for number in 0..turns.len() {
+        let folder = RunFolder::create(&lab.folder.path().join("runs"), "amd").expect(WHY);
+        let status = run::run_first(&lab.plan, &turns[number..], &folder, &shared);
+        folders.push((folder, status));
+    }
+    let said = |number: usize| -> Vec<(String, Value)> {
+        let all = outcomes(&folders[number].0).into_iter();
+        all.map(|(case, outcome)| (case, outcome["verdict"].clone())).collect()
+    };
+    let verdict = |case: &str, verdict: &str| (case.to_owned(), Value::from(verdict));
+    assert_eq!(said(0), [verdict("t.passes-before", "pass")]);
+    assert_eq!(said(1), [verdict("t.panics-the-kernel", "crash"), verdict("t.passes-between", "pass")]);
+    assert_eq!(said(2), [verdict("t.fails-after", "fail")]);
+    let statuses: Vec<Option<u8>> =
+        folders[..3].iter().map(|(_, status)| status.as_ref().ok().copied()).collect();
+    assert_eq!(statuses, [Some(0), Some(1), Some(1)]);
+    let error = format!("{:#}", folders[3].1.as_ref().expect_err(WHY));
+    assert!(error.contains("cannot load module kvm_amd.ko with parameters `npt=7`"), "{error}");
+    // Two machines for the first three, and one more for the last.
+    let console = |number: usize, name: &str| {
+        fs::metadata(folders[number].0.path().join(name)).ok().map(|meta| meta.ino())
+    };
+    assert_eq!(console(0, "console.log"), console(1, "console.log"));
+    assert_eq!(console(1, "console-2.log"), console(2, "console.log"));
+    assert_ne!(console(0, "console.log"), console(2, "console.log"));
+    assert!(console(2, "console-2.log").is_none() && console(3, "console-2.log").is_none());
 }
 
 #[test]

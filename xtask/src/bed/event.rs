@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn lines_are_told_apart() {
-        assert_eq!(Told::by(br#"{"event":"bed-up"}"#), Told::Init(Event::BedUp));
+        assert_eq!(Told::by(br#"{"event":"bed-up","turn":0}"#), Told::Init(Event::BedUp { turn: 0 }));
         assert_eq!(
             Told::by(br#"{"event":"header","version":"1","seed":3,"selected":["a.b"]}"#),
             Told::Journal(Journal::Header { selected: vec!["a.b".to_owned()] })

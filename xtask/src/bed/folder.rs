@@ -86,13 +86,25 @@ impl RunFolder {
     }
 
     /// A new file for a boot: `console.log`, `console-2.log` and so on.
-    pub(crate) fn log(&self, name: &str) -> anyhow::Result<File> {
+    pub(crate) fn log(&self, name: &str) -> anyhow::Result<(PathBuf, File)> {
+        self.numbered(name, |path| OpenOptions::new().append(true).create_new(true).open(path))
+    }
+
+    /// The log of a machine that other runs use as well, under a name as [`log`](Self::log) gives one.
+    pub(crate) fn share_log(&self, name: &str, log: &Path) -> anyhow::Result<()> {
+        // It stays when the folder of the run goes that has booted the machine.
+        self.numbered(name, |path| fs::hard_link(log, path)).map(|_| ())
+    }
+
+    /// The first of these names that is free, and what `make` makes of it.
+    fn numbered<T>(&self, name: &str, make: impl Fn(&Path) -> io::Result<T>) -> anyhow::Result<(PathBuf, T)> {
         let names = (1..).map(|n| if n == 1 { format!("{name}.log") } else { format!("{name}-{n}.log") });
         for file in names {
             let path = self.0.join(file);
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
+            match make(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => return other.with_context(|| format!("cannot write {}", path.display())),
+                Err(error) => return Err(error).with_context(|| format!("cannot write {}", path.display())),
+                Ok(made) => return Ok((path, made)),
             }
         }
         bail!("there are too many logs in {}", self.0.display())
@@ -140,8 +152,16 @@ mod tests {
         assert_eq!(fs::read(run.journal_path()).unwrap(), b"{}\n{torn\n");
         assert!(run.journal().unwrap_err().to_string().contains("results.jsonl"));
         drop(journal);
-        run.log("console").unwrap();
+        let (first, mut file) = run.log("console").unwrap();
         run.log("console").unwrap();
         assert!(run.path().join("console-2.log").exists());
+
+        let other = RunFolder::create(runs.path(), "amd").unwrap();
+        other.share_log("console", &first).unwrap();
+        other.log("console").unwrap();
+        fs::remove_dir_all(run.path()).unwrap();
+        file.write_all(b"Linux").unwrap();
+        assert_eq!(fs::read(other.path().join("console.log")).unwrap(), b"Linux");
+        assert!(other.path().join("console-2.log").exists());
     }
 }

@@ -32,6 +32,7 @@ mod run;
 mod runner_args;
 mod screen;
 mod session;
+mod shared;
 mod suite;
 pub(crate) mod trial;
 mod unpack;

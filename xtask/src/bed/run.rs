@@ -1,5 +1,6 @@
 //! One run in a bed: its folder, what goes into each machine, and the session over them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use super::params::Params;
 use super::progress::Progress;
 use super::runner_args::RunnerArgs;
 use super::session::{self, Bed, Machine, Patience, Resume};
+use super::shared::Shared;
 use super::suite::Suite;
 use crate::{interrupt, paint};
 
@@ -41,7 +43,7 @@ pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) emulator: Box<dyn Emulator>,
     pub(crate) kernel: Kernel,
-    /// KVM's modules, in the order in which they are loaded.
+    /// KVM's modules, in the order in which they are loaded, where a turn does not bring its own.
     pub(crate) modules: Vec<Module>,
     pub(crate) suite: Suite,
     pub(crate) runner: RunnerArgs,
@@ -56,10 +58,22 @@ pub(crate) struct Plan {
     pub(crate) environment: Vec<(String, String)>,
 }
 
+/// KVM's modules, their parameters, and what the runner plays while they are loaded.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) modules: &'a [Module],
+    pub(crate) params: Params,
+    /// The folder of manifests; `waivers` below it goes along.
+    pub(crate) manifests: &'a Path,
+    pub(crate) selection: &'a [String],
+}
+
 /// A run, while it goes on.
 struct Run<'a> {
     plan: &'a Plan,
-    params: Params,
+    /// This run, and those that follow in the same machine.
+    turns: &'a [Turn<'a>],
+    shared: &'a Shared,
     folder: &'a RunFolder,
     journal: File,
     progress: Progress,
@@ -67,10 +81,26 @@ struct Run<'a> {
 
 /// Runs the suite with these parameters on top of the plan's; the runner's exit status.
 pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::Result<u8> {
-    let params = plan.params.and(params);
+    let turn = Turn {
+        modules: &plan.modules,
+        params: plan.params.and(params),
+        manifests: &plan.suite.manifests,
+        selection: &plan.runner.selection,
+    };
+    run_first(plan, &[turn], folder, &Shared::default())
+}
+
+/// Runs the first of these turns, in a machine that goes on with the others; the runner's exit status. What a machine
+/// is left from the turn before is taken.
+pub(crate) fn run_first(
+    plan: &Plan,
+    turns: &[Turn<'_>],
+    folder: &RunFolder,
+    shared: &Shared,
+) -> anyhow::Result<u8> {
     let journal = folder.journal()?;
     let progress = if plan.shown { Progress::of(&plan.runner) } else { Progress::default() };
-    let mut run = Run { plan, params, folder, journal, progress };
+    let mut run = Run { plan, turns, shared, folder, journal, progress };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
     let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
     let patience = Patience { boot: plan.boot_timeout, results };
@@ -78,18 +108,55 @@ pub(crate) fn run(plan: &Plan, params: &Params, folder: &RunFolder) -> anyhow::R
     if interrupt::caught() == Some(status) {
         let name = folder.path().file_name().unwrap_or_default().display();
         let signal = interrupt::name(status);
-        run.remark(&format!("ended    by {signal}; go on with: {} --resume={name}", run.again()));
+        let again = turns.first().map(|turn| run.again(turn)).unwrap_or_default();
+        run.remark(&format!("ended    by {signal}; go on with: {again} --resume={name}"));
     }
     Ok(status)
 }
 
 impl Run<'_> {
     fn config(&self, resume: Option<&Resume>) -> Config {
+        // What was lost was in the run that boots.
+        let turns =
+            self.turns.iter().enumerate().map(|(n, turn)| self.turn(n, turn, resume.filter(|_| n == 0)));
+        Config {
+            turns: turns.collect(),
+            device: "/dev/kvm".to_owned(),
+            environment: self.plan.environment.iter().cloned().collect(),
+            text: "/dev/ttyS1".to_owned(),
+            results: RESULTS.to_owned(),
+            power_off: self.plan.kind.power_off(),
+        }
+    }
+
+    fn turn(&self, number: usize, turn: &Turn<'_>, resume: Option<&Resume>) -> bed_init::Turn {
+        let params = self.machines_params(turn);
+        let modules = turn.modules.iter().map(|module| bed_init::Module {
+            name: module.name.clone(),
+            file: format!("{number}/{}.ko", module.name),
+            params: params.of(&module.name),
+        });
+        let names: Vec<&str> = turn.modules.iter().map(|module| module.name.as_str()).collect();
+        bed_init::Turn {
+            modules: modules.collect(),
+            builtin_params: params.besides(&names),
+            command: self.command(number, turn, resume),
+        }
+    }
+
+    /// Where a turn's manifests are in the machine: turns may have the same.
+    fn manifests(&self, number: usize, turn: &Turn<'_>) -> String {
+        match self.turns.iter().position(|other| other.manifests == turn.manifests).unwrap_or(number) {
+            0 => "suite/manifests".to_owned(),
+            first => format!("suite/manifests-{first}"),
+        }
+    }
+
+    fn command(&self, number: usize, turn: &Turn<'_>, resume: Option<&Resume>) -> Vec<String> {
         let runner = &self.plan.runner;
         let mut command: Vec<String> =
-            ["/exitspec", "test", "--manifests=/suite/manifests", "--payloads=/suite/payloads"]
-                .map(str::to_owned)
-                .into();
+            ["/exitspec", "test", "--payloads=/suite/payloads"].map(str::to_owned).into();
+        command.push(format!("--manifests=/{}", self.manifests(number, turn)));
         command.extend(["--run-dir=/tmp/runs".to_owned(), format!("--bed={}", self.plan.kind)]);
         command.push(format!("--mirror={RESULTS}"));
         command.push(format!(
@@ -102,13 +169,13 @@ impl Run<'_> {
             Some(other) => other,
         };
         command.push(format!("--color={color}"));
-        command.push(format!("--again={}", self.again()));
+        command.push(format!("--again={}", self.again(turn)));
         command.extend(self.progress.is_shown().then(|| "--watched".to_owned()));
         command
             .extend((0..self.plan.suite.waivers.len()).map(|n| format!("--waivers=/suite/waivers-{n}.toml")));
         command.extend(runner.rest.iter().cloned());
         match resume {
-            None => command.extend(runner.selection.iter().cloned()),
+            None => command.extend(turn.selection.iter().cloned()),
             Some(Resume { lost }) => {
                 command.push("--resume=/bed/results.jsonl".to_owned());
                 if let Some(lost) = lost {
@@ -118,33 +185,23 @@ impl Run<'_> {
                 }
             }
         }
-        let params = self.machines_params();
-        let modules = self.plan.modules.iter().map(|module| bed_init::Module {
-            file: format!("{}.ko", module.name),
-            params: params.of(&module.name),
-        });
-        let names: Vec<&str> = self.plan.modules.iter().map(|module| module.name.as_str()).collect();
-        Config {
-            modules: modules.collect(),
-            builtin_params: params.besides(&names),
-            device: "/dev/kvm".to_owned(),
-            command,
-            environment: self.plan.environment.iter().cloned().collect(),
-            text: "/dev/ttyS1".to_owned(),
-            results: RESULTS.to_owned(),
-            power_off: self.plan.kind.power_off(),
-        }
+        command
     }
 
     /// The user's parameters, and what the machine needs where they say nothing.
-    fn machines_params(&self) -> Params {
-        self.plan.kind.params().and(&self.params)
+    fn machines_params(&self, turn: &Turn<'_>) -> Params {
+        self.plan.kind.params().and(&turn.params)
+    }
+
+    /// The user's parameters of this run.
+    fn params(&self) -> Params {
+        self.turns.first().map(|turn| turn.params.clone()).unwrap_or_default()
     }
 
     /// The command that repeats this run.
-    fn again(&self) -> String {
+    fn again(&self, turn: &Turn<'_>) -> String {
         let Plan { kind, kernel, kernel_args, .. } = self.plan;
-        again::command(kind.name(), &kernel.name, kernel.given.as_deref(), kernel_args, &self.params)
+        again::command(kind.name(), &kernel.name, kernel.given.as_deref(), kernel_args, &turn.params)
     }
 
     /// Everything that the machine needs, as a file without a name: nothing is left behind, however this ends.
@@ -156,11 +213,18 @@ impl Run<'_> {
         archive.copy("init", 0o755, &suite.init)?;
         archive.copy("exitspec", 0o755, &suite.runner)?;
         let is_toml = |name: &Path| name.extension().is_some_and(|ending| ending == "toml");
-        archive.copy_folder("suite/manifests", &suite.manifests, is_toml)?;
-        for below in ["waivers", "profiles"] {
-            let folder = suite.manifests.join(below);
-            if folder.is_dir() {
-                archive.copy_folder(&format!("suite/manifests/{below}"), &folder, is_toml)?;
+        let mut there = BTreeSet::new();
+        for (number, turn) in self.turns.iter().enumerate() {
+            let place = self.manifests(number, turn);
+            if !there.insert(place.clone()) {
+                continue;
+            }
+            archive.copy_folder(&place, turn.manifests, is_toml)?;
+            for below in ["waivers", "profiles"] {
+                let folder = turn.manifests.join(below);
+                if folder.is_dir() {
+                    archive.copy_folder(&format!("{place}/{below}"), &folder, is_toml)?;
+                }
             }
         }
         // What else cargo leaves there has a dot in its name.
@@ -170,8 +234,11 @@ impl Run<'_> {
         for (n, path) in suite.waivers.iter().enumerate() {
             archive.copy(&format!("suite/waivers-{n}.toml"), 0o644, path)?;
         }
-        for module in &self.plan.modules {
-            archive.file(&format!("{MODULES}/{}.ko", module.name), 0o644, &module.content).context(cannot)?;
+        for (number, turn) in self.turns.iter().enumerate() {
+            for module in turn.modules {
+                let path = format!("{MODULES}/{number}/{}.ko", module.name);
+                archive.file(&path, 0o644, &module.content).context(cannot)?;
+            }
         }
         if let Some(Resume { lost }) = resume {
             archive.copy("bed/results.jsonl", 0o644, &self.folder.journal_path())?;
@@ -186,18 +253,30 @@ impl Run<'_> {
 
 impl Bed for Run<'_> {
     fn boot(&mut self, _number: usize, resume: Option<&Resume>) -> anyhow::Result<Box<dyn Machine>> {
+        // Only a run that has not begun finds one.
+        match self.shared.next() {
+            Some(Ok((machine, logs))) => {
+                logs.iter().try_for_each(|(name, log)| self.folder.share_log(name, log))?;
+                return Ok(machine);
+            }
+            Some(Err(why)) => self.remark(&format!("the machine cannot go on: {why}; booting again")),
+            None => {}
+        }
         let mut words: Vec<String> = KERNEL_ARGS.iter().map(|word| (*word).to_owned()).collect();
         words.extend(self.plan.kernel_args.iter().cloned());
         // For what is built in. The kernel ignores them for modules, whose parameters are given when they are
         // loaded.
-        words.extend(self.machines_params().words());
-        self.plan.emulator.boot(Parts {
+        words.extend(self.turns.first().map(|turn| self.machines_params(turn).words()).unwrap_or_default());
+        let (console, to_console) = self.folder.log("console")?;
+        let (text, to_text) = self.folder.log("text")?;
+        let machine = self.plan.emulator.boot(Parts {
             kernel: &self.plan.kernel,
             words,
             initramfs: self.initramfs(resume)?,
-            console: self.folder.log("console")?,
-            text: Relay::to(self.folder.log("text")?, self.plan.shown).beside(self.progress.clone()),
-        })
+            console: to_console,
+            text: Relay::to(to_text, self.plan.shown).beside(self.progress.clone()),
+        })?;
+        Ok(self.shared.first(machine, self.turns.len(), vec![("console", console), ("text", text)]))
     }
 
     fn journal(&mut self) -> &mut dyn Write {
@@ -206,10 +285,12 @@ impl Bed for Run<'_> {
 
     fn remark(&mut self, text: &str) {
         // Of several machines at once it must say which.
-        let shown = self.plan.shown;
-        self.progress.aside(|| {
-            if shown { eprintln!("{text}") } else { eprintln!("bed      {}: {text}", self.params) }
-        });
+        let (shown, params) = (self.plan.shown, self.params());
+        self.progress.aside(
+            || {
+                if shown { eprintln!("{text}") } else { eprintln!("bed      {params}: {text}") }
+            },
+        );
     }
 
     fn told(&mut self, event: &Journal) {

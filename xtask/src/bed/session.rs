@@ -230,7 +230,7 @@ fn follow(
             Heard::Interrupted(status) => return Ok(End::Done(status)),
         };
         let event = match Told::by(&line) {
-            Told::Init(Event::BedUp) => {
+            Told::Init(Event::BedUp { .. }) => {
                 if !std::mem::replace(&mut seen.up, true) {
                     since = machine.now();
                 }

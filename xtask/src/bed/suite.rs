@@ -13,7 +13,7 @@ pub(crate) struct Suite {
     pub(crate) init: PathBuf,
     /// The runner.
     pub(crate) runner: PathBuf,
-    /// The folder of manifests; `waivers` below it goes along.
+    /// The folder of manifests, where a turn does not bring its own; `waivers` below it goes along.
     pub(crate) manifests: PathBuf,
     /// The folder of payloads.
     pub(crate) payloads: PathBuf,

@@ -1,22 +1,35 @@
-//! A bed for chosen cases under given modules: what `cargo xtask prove` needs of one.
+//! A bed for chosen cases under given modules, several times in one machine: what `cargo xtask prove` needs of one.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use super::args::BedArgs;
 use super::folder::RunFolder;
-use super::kernel::modules::Modules;
+use super::kernel::modules::{Module, Modules};
 use super::kind::Kind;
 use super::params::Params;
-use super::run::{self, Plan};
+use super::run::{self, Plan, Turn};
+use super::shared::Shared;
 use super::{RunnerArgs, Trouble, build_suite, plan, suite};
 
 /// A bed that boots one kernel with modules that change from run to run.
 #[derive(Debug)]
 pub(crate) struct Trial {
     plan: Plan,
+}
+
+/// Cases, and what they run under.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task<'a> {
+    /// What the run's folder is called after.
+    pub(crate) name: &'a str,
+    pub(crate) modules: &'a Path,
+    pub(crate) params: &'a Params,
+    /// Cases of the suite, or programs of others.
+    pub(crate) cases: &'a [String],
 }
 
 /// The course of a run.
@@ -28,6 +41,8 @@ pub(crate) struct Ended {
     pub(crate) journal: PathBuf,
     /// Why it did not come to its end, if it did not.
     pub(crate) trouble: Option<String>,
+    /// How long it took, with its part of the machine's boot, in seconds.
+    pub(crate) seconds: f64,
 }
 
 impl Trial {
@@ -45,57 +60,94 @@ impl Trial {
         Ok(Self { plan })
     }
 
-    /// Boots, loads these modules with these parameters and runs these cases, as often as it takes; below `runs`.
+    /// Runs these tasks in turn, in one machine for as long as it lives, below `runs`. Each has a folder of `manifests`. `told` is told of each when it
+    /// has ended, and says whether the others are still wanted.
     pub(crate) fn run(
-        &mut self,
-        modules: &Path,
-        params: &Params,
-        cases: &[String],
+        &self,
+        tasks: &[Task<'_>],
+        manifests: &[PathBuf],
         runs: &Path,
-        name: &str,
-    ) -> anyhow::Result<Ended> {
-        let mut words: Vec<OsString> = vec!["--exact".into()];
-        words.extend(cases.iter().map(OsString::from));
-        self.plan.runner = RunnerArgs::of(&words)?;
-        self.go(modules, params, runs, name)
+        told: &mut dyn FnMut(usize, Ended) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let words = |task: &Task<'_>| -> anyhow::Result<Vec<String>> {
+            let mut words: Vec<OsString> = vec!["--exact".into()];
+            words.extend(task.cases.iter().map(OsString::from));
+            Ok(RunnerArgs::of(&words)?.selection)
+        };
+        let selections = tasks.iter().map(words).collect::<anyhow::Result<Vec<_>>>()?;
+        let plays = manifests.iter().map(PathBuf::as_path).zip(selections.iter().map(Vec::as_slice));
+        self.go(tasks, &plays.collect::<Vec<_>>(), runs, told)
     }
 
-    /// The same with all programs of a folder instead of the suite, one by one (`bed-peer`).
+    /// One task with all programs of a folder instead of the suite, one by one (`bed-peer`).
     pub(crate) fn run_programs(
         &mut self,
-        modules: &Path,
-        params: &Params,
+        task: &Task<'_>,
         programs: &Path,
         runs: &Path,
-        name: &str,
     ) -> anyhow::Result<Ended> {
         self.plan.suite.runner = suite::program("bed-peer");
         // Nothing in there is a manifest.
         programs.clone_into(&mut self.plan.suite.manifests);
         programs.clone_into(&mut self.plan.suite.payloads);
-        self.go(modules, params, runs, name)
+        let mut only = None;
+        self.go(&[*task], &[(programs, &[])], runs, &mut |_, ended| {
+            only = Some(ended);
+            Ok(true)
+        })?;
+        only.context("the programs have not run")
     }
 
-    fn go(&mut self, modules: &Path, params: &Params, runs: &Path, name: &str) -> anyhow::Result<Ended> {
+    fn go(
+        &self,
+        tasks: &[Task<'_>],
+        plays: &[(&Path, &[String])],
+        runs: &Path,
+        told: &mut dyn FnMut(usize, Ended) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
         let kind = self.plan.kind;
-        self.plan.modules = Modules::in_folder(modules)?.to_load(kind.module())?;
-        for module in &self.plan.modules {
-            params.check(&module.name, &module.params)?;
-        }
-        let folder = RunFolder::create(runs, name)?;
-        let ended = run::run(&self.plan, params, &folder);
-        let trouble = match ended {
-            // It conforms, it deviates, or every case was skipped.
-            Ok(0 | 1 | 4) => None,
-            Ok(status) => {
-                let text = folder.path().join("text.log");
-                Some(anyhow!("the runner ended with status {status}; {} says why", text.display()))
-            }
-            Err(error) => Some(error),
+        let modules = |task: &Task<'_>| -> anyhow::Result<Vec<Module>> {
+            let modules = Modules::in_folder(task.modules)?.to_load(kind.module())?;
+            modules.iter().try_for_each(|module| task.params.check(&module.name, &module.params))?;
+            Ok(modules)
         };
-        let trouble = trouble.map(|error| format!("{error:#}"));
-        Ok(Ended { folder: folder.path().to_owned(), journal: folder.journal_path(), trouble })
+        let modules = tasks.iter().map(modules).collect::<anyhow::Result<Vec<_>>>()?;
+        let each = tasks.iter().zip(&modules).zip(plays);
+        let turns: Vec<Turn<'_>> = each
+            .map(|((task, modules), (manifests, selection))| Turn {
+                modules,
+                params: self.plan.params.and(task.params),
+                manifests,
+                selection,
+            })
+            .collect();
+        let shared = Shared::default();
+        for (number, task) in tasks.iter().enumerate() {
+            let began = Instant::now();
+            let folder = RunFolder::create(runs, &format!("{kind}-{}", task.name))?;
+            let trouble = trouble(run::run_first(&self.plan, &turns[number..], &folder, &shared), &folder);
+            let seconds = (began.elapsed().as_secs_f64() + shared.shift()).max(0.0);
+            let (folder, journal) = (folder.path().to_owned(), folder.journal_path());
+            if !told(number, Ended { folder, journal, trouble, seconds })? {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
+}
+
+/// Why a run did not come to its end, if it did not.
+fn trouble(ended: anyhow::Result<u8>, folder: &RunFolder) -> Option<String> {
+    let error = match ended {
+        // It conforms, it deviates, or every case was skipped.
+        Ok(0 | 1 | 4) => return None,
+        Ok(status) => {
+            let text = folder.path().join("text.log");
+            anyhow!("the runner ended with status {status}; {} says why", text.display())
+        }
+        Err(error) => error,
+    };
+    Some(format!("{error:#}"))
 }
 
 fn word(option: &str, path: &Path) -> OsString {

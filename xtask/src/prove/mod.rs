@@ -8,8 +8,10 @@ mod cases;
 mod html;
 mod journal;
 mod page;
+mod part;
 mod peer;
 mod progress;
+mod queue;
 mod report;
 mod source;
 mod unproved;
@@ -80,6 +82,9 @@ pub(crate) struct Args {
     /// How many machines run at once, beside the build
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
+    /// How many bugs share a machine at most, one after the other
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    batch: u8,
     /// The form of what is found, on standard output
     #[arg(long, value_enum, default_value_t = Format::Pretty)]
     format: Format,
@@ -237,6 +242,7 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
     let done = match args.peer {
         None => {
             let suite = fingerprint(&programs)?;
+            let manifests = build::workspace().join("test-manifests");
             let cases = |bug: &Bug, bed: Kind| {
                 let expected = bug.expected(bed);
                 let others = ids.iter().filter(|id| args.cases.takes(id, expected) && !expected.contains(id));
@@ -244,9 +250,11 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
             };
             let mut jobs = wanted(args, bugs, &tree, &suite, &cases);
             jobs.retain(|job| !args.resume || !is_known(&bugs[job.bug], job, &records));
-            let bench = || -> Box<dyn Bench> { Box::new(Beds::of(tree.image(), runs.clone(), args.keep)) };
+            let bench = || -> Box<dyn Bench> {
+                Box::new(Beds::of(tree.image(), manifests.clone(), runs.clone(), args.keep))
+            };
             let benches = (0..args.jobs).map(|_| bench()).collect();
-            go(bugs, &jobs, &records, &journal, &tree.release(), &shop, benches)
+            go(bugs, &jobs, &records, &journal, &shop, args.batch, benches)
         }
         Some(Peer::Selftests) => {
             let (folder, names) = peer::programs(&tree)?;
@@ -262,7 +270,7 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
             let mut jobs = peer::jobs(jobs, &names, &unmodified, &mut bench(), &journal, &mut records)?;
             jobs.retain(|job| !args.resume || !is_known(&bugs[job.bug], job, &records));
             let benches = (0..args.jobs).map(|_| -> Box<dyn Bench> { Box::new(bench()) }).collect();
-            go(&peer::unexpecting(bugs), &jobs, &records, &journal, &tree.release(), &shop, benches)
+            go(&peer::unexpecting(bugs), &jobs, &records, &journal, &shop, 1, benches)
         }
     };
     tree.restore()?;
@@ -301,15 +309,16 @@ fn go(
     jobs: &[Job],
     records: &[Record],
     journal: &Journal,
-    release: &str,
     shop: &TreeShop<'_>,
+    batch: u8,
     benches: Vec<Box<dyn Bench>>,
 ) -> anyhow::Result<()> {
     let builds = jobs.iter().map(|job| job.bug).collect::<BTreeSet<_>>().len();
     let machines = u8::try_from(benches.len()).unwrap_or(u8::MAX);
     let progress = Mutex::new(Progress::of(builds, jobs.len(), machines));
     let baselines = Baselines::of(jobs, records);
-    Work { bugs, jobs, baselines, journal, release, progress }.run(shop, benches)
+    let (release, batch) = (&shop.tree.release(), batch.into());
+    Work { bugs, jobs, baselines, journal, release, progress, batch }.run(shop, benches)
 }
 
 /// Whether a journal has the answer already.

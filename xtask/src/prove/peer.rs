@@ -12,15 +12,14 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 
 use super::bugs::{Bug, Proof};
-use super::journal::{self, Journal, Record, Seen, Setting, Trial};
+use super::journal::{self, Journal, Record, Seen, Setting};
 use super::source::Tree;
 use super::verdict;
 use super::work::{Bench, Job, Ran};
 use super::workshop;
 use crate::bed::kernel::small;
 use crate::bed::kind::Kind;
-use crate::bed::params::Params;
-use crate::bed::trial;
+use crate::bed::trial::{Task, Trial};
 
 /// Whose tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -96,26 +95,35 @@ impl Bench for PeerBeds {
     fn run(
         &mut self,
         bed: Kind,
-        modules: &Path,
-        params: &Params,
-        cases: &[String],
-        name: &str,
-    ) -> anyhow::Result<Ran> {
+        tasks: &[Task<'_>],
+        told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        // Other programs are another initial file system: each task has a machine of its own.
+        for (number, task) in tasks.iter().enumerate() {
+            if !told(number, self.one(bed, task)?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PeerBeds {
+    fn one(&self, bed: Kind, task: &Task<'_>) -> anyhow::Result<Ran> {
         // Exactly these go into the machine.
         let chosen = tempfile::tempdir_in(&self.runs).context("cannot make a folder for programs")?;
-        for case in cases {
+        for case in task.cases {
             fs::hard_link(self.programs.join(case), chosen.path().join(case))
                 .with_context(|| case.clone())?;
         }
-        let mut trial = trial::Trial::new(bed, &self.image, modules)?;
-        let ended =
-            trial.run_programs(modules, params, chosen.path(), &self.runs, &format!("{bed}-{name}"))?;
+        let mut trial = Trial::new(bed, &self.image, task.modules)?;
+        let ended = trial.run_programs(task, chosen.path(), &self.runs)?;
         let cases = journal::verdicts(&ended.journal);
         if !self.keep && ended.trouble.is_none() {
             // It only takes space.
             let _ = fs::remove_dir_all(&ended.folder);
         }
-        Ok(Ran { cases, trouble: ended.trouble })
+        Ok(Ran { cases, trouble: ended.trouble, seconds: ended.seconds })
     }
 }
 
@@ -144,7 +152,9 @@ pub(crate) fn jobs(
         } else {
             let Setting { bed, params, .. } = &job.setting;
             eprintln!("unmodified, {bed} ({params}): {} programs", names.len());
-            let ran = bench.run(*bed, unmodified, &job.params, names, "selftests-unmodified")?;
+            let (name, params) = ("selftests-unmodified", &job.params);
+            let task = Task { name, modules: unmodified, params, cases: names };
+            let ran = bench.run_one(*bed, &task)?;
             if let Some(trouble) = ran.trouble {
                 bail!(
                     "the selftests do not come through on the unmodified modules in the bed {bed}: {trouble}"
@@ -183,7 +193,7 @@ impl Peers {
         for bug in unexpecting(bugs) {
             let edits = workshop::name_of(&bug.edits);
             for record in records {
-                if let Record::Trial(trial @ Trial { setting: Setting { bed, .. }, .. }) = record
+                if let Record::Trial(trial @ journal::Trial { setting: Setting { bed, .. }, .. }) = record
                     && trial.bug == bug.id
                     && trial.edits == edits
                 {
@@ -226,13 +236,19 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bed::params::Params;
     use crate::prove::bugs::Place;
 
     /// Verdicts on every program that is asked for.
     struct Paper(&'static str);
 
     impl Bench for Paper {
-        fn run(&mut self, _: Kind, _: &Path, _: &Params, cases: &[String], _: &str) -> anyhow::Result<Ran> {
+        fn run(
+            &mut self,
+            _: Kind,
+            tasks: &[Task<'_>],
+            told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
+        ) -> anyhow::Result<()> {
             let of = |case: &String| {
                 let (_, verdict) = self
                     .0
@@ -241,7 +257,10 @@ mod tests {
                     .find(|(name, _)| name == case)?;
                 Some((case.clone(), Seen { verdict: verdict.to_owned(), reason: String::new() }))
             };
-            Ok(Ran { cases: cases.iter().filter_map(of).collect(), trouble: None })
+            for (number, task) in tasks.iter().enumerate() {
+                told(number, Ran { cases: task.cases.iter().filter_map(of).collect(), ..Ran::default() })?;
+            }
+            Ok(())
         }
     }
 
@@ -292,7 +311,7 @@ mod tests {
     fn a_peer_catches_what_makes_its_programs_fail() {
         let trial = |with: &str| {
             let seen = |verdict: &str| Seen { verdict: verdict.into(), reason: String::new() };
-            Record::Trial(Trial {
+            Record::Trial(journal::Trial {
                 bug: "f.b".into(),
                 edits: workshop::name_of(&[]),
                 release: "6.12.117".into(),

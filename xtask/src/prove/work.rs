@@ -1,24 +1,25 @@
-//! The course of a run: one thread builds bug after bug, others boot machines for what is built.
+//! The course of a run: one thread builds bug after bug, others boot machines for what is built, each for some bugs.
 //!
 //! Knows neither `make` nor emulators: a [`Workshop`] gives modules, a [`Bench`] gives verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
 use super::bugs::Bug;
 use super::journal::{Journal, Record, Seen, Setting, Trial};
 use super::progress::Progress;
+use super::queue::{Giver, Queue};
 use super::verdict;
 use super::workshop::{self, Workshop};
 use crate::bed::kind::Kind;
 use crate::bed::params::Params;
+use crate::bed::trial::Task;
 
 /// A run of cases to be done.
 #[derive(Debug, Clone)]
@@ -36,19 +37,30 @@ pub(crate) struct Ran {
     pub(crate) cases: BTreeMap<String, Seen>,
     /// Why it did not come to its end.
     pub(crate) trouble: Option<String>,
+    /// How long it took, with its part of the machine's boot.
+    pub(crate) seconds: f64,
 }
 
 /// Where cases run, one machine at a time.
 pub(crate) trait Bench: Send {
-    /// Runs these cases under these modules; `name` is for the run's files, `None` if nobody will ask for them.
+    /// Runs these tasks in turn, and tells what came of each when it has ended, until the answer is that the others are
+    /// not wanted any more.
     fn run(
         &mut self,
         bed: Kind,
-        modules: &Path,
-        params: &Params,
-        cases: &[String],
-        name: &str,
-    ) -> anyhow::Result<Ran>;
+        tasks: &[Task<'_>],
+        told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()>;
+
+    /// Runs one.
+    fn run_one(&mut self, bed: Kind, task: &Task<'_>) -> anyhow::Result<Ran> {
+        let mut only = None;
+        self.run(bed, &[*task], &mut |_, ran| {
+            only = Some(ran);
+            Ok(true)
+        })?;
+        only.ok_or_else(|| anyhow!("nothing came of {} in the bed {bed}", task.name))
+    }
 }
 
 /// The verdicts without a bug, by setting; a setting's lock is held while they are being found.
@@ -103,7 +115,9 @@ impl Baselines {
             baseline.wanted.iter().filter(|case| !known.contains_key(*case)).cloned().collect();
         if !missing.is_empty() {
             eprintln!("unmodified, {} ({}): {} cases", setting.bed, setting.params, missing.len());
-            let ran = bench.run(setting.bed, unmodified, &baseline.params, &missing, "unmodified")?;
+            let params = &baseline.params;
+            let task = Task { name: "unmodified", modules: unmodified, params, cases: &missing };
+            let ran = bench.run_one(setting.bed, &task)?;
             if let Some(trouble) = ran.trouble {
                 bail!("the unmodified modules do not come through in the bed {}: {trouble}", setting.bed);
             }
@@ -123,10 +137,18 @@ pub(crate) struct Work<'a> {
     pub(crate) journal: &'a Journal,
     pub(crate) release: &'a str,
     pub(crate) progress: Mutex<Progress>,
+    /// How many bugs may share a machine.
+    pub(crate) batch: usize,
 }
 
-/// What is built: a bug, and its modules.
-type Built = (usize, PathBuf);
+/// How long is waited for more bugs to be built before a machine boots for those that are: less than that takes.
+const LINGER: Duration = Duration::from_secs(20);
+
+/// A job whose modules are built.
+struct Ready<'a> {
+    job: &'a Job,
+    modules: PathBuf,
+}
 
 impl Work<'_> {
     /// Does all of it; fails if that cannot go on, and not for what a bug does.
@@ -139,21 +161,22 @@ impl Work<'_> {
             None => shop.build(&[])?,
         };
         let stop = AtomicBool::new(false);
-        let (give, take) = mpsc::channel();
-        let take = Mutex::new(take);
+        let queue = Queue::new();
         thread::scope(|scope| {
+            // Whatever happens here, the threads are told that nothing comes any more.
+            let giver = queue.giver();
             let each = benches.into_iter().map(|mut bench| {
-                let (take, stop, unmodified) = (&take, &stop, &unmodified);
+                let (queue, stop, unmodified) = (&queue, &stop, &unmodified);
                 scope.spawn(move || {
-                    let done = self.test(take, stop, unmodified, &mut *bench);
+                    let done = self.test(queue, stop, unmodified, &mut *bench);
                     // Nobody goes on when one cannot.
                     stop.fetch_or(done.is_err(), Ordering::Relaxed);
                     done
                 })
             });
             let threads: Vec<_> = each.collect();
-            let built = self.build(shop, &stop, &|built| give.send(built).is_ok());
-            drop(give);
+            let built = self.build(shop, &stop, &giver);
+            drop(giver);
             stop.fetch_or(built.is_err(), Ordering::Relaxed);
             let ends = threads.into_iter().map(|thread| match thread.join() {
                 Ok(done) => done,
@@ -164,11 +187,11 @@ impl Work<'_> {
     }
 
     /// Builds bug after bug.
-    fn build(
-        &self,
+    fn build<'j>(
+        &'j self,
         shop: &dyn Workshop,
         stop: &AtomicBool,
-        give: &dyn Fn(Built) -> bool,
+        giver: &Giver<'_, Ready<'j>>,
     ) -> anyhow::Result<()> {
         let mut done = BTreeSet::new();
         for bug in self.jobs.iter().map(|job| job.bug).filter(|bug| done.insert(*bug)) {
@@ -181,8 +204,8 @@ impl Work<'_> {
             match modules {
                 Ok(modules) => {
                     self.progress().built(began.elapsed());
-                    if !give((bug, modules)) {
-                        return Ok(());
+                    for job in self.jobs.iter().filter(|job| job.bug == bug) {
+                        giver.give(Ready { job, modules: modules.clone() });
                     }
                 }
                 Err(error) => self.unbuildable(bug, &format!("{error:#}"))?,
@@ -203,34 +226,52 @@ impl Work<'_> {
     /// Runs the cases of what is built, until nothing comes any more.
     fn test(
         &self,
-        take: &Mutex<Receiver<Built>>,
+        queue: &Queue<Ready<'_>>,
         stop: &AtomicBool,
         unmodified: &Path,
         bench: &mut dyn Bench,
     ) -> anyhow::Result<()> {
+        // A bug that kills the kernel would only have the others boot again.
+        let kind = |ready: &Ready<'_>| {
+            let together = !self.bugs[ready.job.bug].crash;
+            together.then_some(ready.job.setting.bed)
+        };
         loop {
-            let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((bug, modules)) = next else { return Ok(()) };
-            for job in self.jobs.iter().filter(|job| job.bug == bug) {
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                self.trial(job, &modules, unmodified, bench)?;
+            let batch = queue.take(self.batch, LINGER, kind);
+            if batch.is_empty() || stop.load(Ordering::Relaxed) {
+                return Ok(());
             }
+            self.trials(&batch, stop, unmodified, bench)?;
         }
     }
 
-    fn trial(
+    /// Runs the cases of several bugs in the same bed.
+    fn trials(
         &self,
-        job: &Job,
-        modules: &Path,
+        batch: &[Ready<'_>],
+        stop: &AtomicBool,
         unmodified: &Path,
         bench: &mut dyn Bench,
     ) -> anyhow::Result<()> {
+        let Some(bed) = batch.first().map(|ready| ready.job.setting.bed) else { return Ok(()) };
+        let known = batch
+            .iter()
+            .map(|Ready { job, .. }| self.baselines.get(&job.setting, unmodified, bench, self.journal))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let task = |ready| {
+            let Ready { job: Job { bug, params, cases, .. }, modules }: &Ready<'_> = ready;
+            Task { name: &self.bugs[*bug].id, modules, params, cases }
+        };
+        let tasks: Vec<Task<'_>> = batch.iter().map(task).collect();
+        bench.run(bed, &tasks, &mut |number, ran| {
+            self.ran(batch[number].job, &known[number], ran)?;
+            Ok(!stop.load(Ordering::Relaxed))
+        })
+    }
+
+    /// Says and writes down what came of a bug in a bed.
+    fn ran(&self, job: &Job, known: &BTreeMap<String, Seen>, ran: Ran) -> anyhow::Result<()> {
         let bug = &self.bugs[job.bug];
-        let known = self.baselines.get(&job.setting, unmodified, bench, self.journal)?;
-        let began = Instant::now();
-        let ran = bench.run(job.setting.bed, modules, &job.params, &job.cases, &bug.id)?;
         let expected = bug.expected(job.setting.bed);
         let keep = |case: &String, seen: &Seen| {
             expected.contains(case) || known.get(case).is_none_or(|before| before.verdict != seen.verdict)
@@ -249,10 +290,11 @@ impl Work<'_> {
             cases,
             before,
             trouble: ran.trouble,
-            seconds: began.elapsed().as_secs_f64(),
+            seconds: ran.seconds,
         };
         let found = verdict::in_bed(bug, &trial);
-        self.progress().ran(began.elapsed(), &super::report::line(bug, job.setting.bed, &found));
+        let took = Duration::try_from_secs_f64(ran.seconds).unwrap_or_default();
+        self.progress().ran(took, &super::report::line(bug, job.setting.bed, &found));
         self.journal.add(&Record::Trial(trial))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use super::*;
 
-const UP: &str = r#"{"event":"bed-up"}"#;
+const UP: &str = r#"{"event":"bed-up","turn":0}"#;
 const HEADER: &str = r#"{"event":"header","seed":1}"#;
 const EXIT: &str = r#"{"event":"exit","status":1}"#;
 const PATIENCE: Patience = Patience { boot: Duration::from_mins(1), results: Duration::from_mins(3) };

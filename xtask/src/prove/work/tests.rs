@@ -30,7 +30,8 @@ impl Workshop for Shop {
     }
 }
 
-/// Every case holds, but under a bug whose modules have the case's name. `dead` is a bed that cannot be used.
+/// Every case holds, but under a bug whose modules have the case's name. `dead` is a bed that cannot be used. Notes what
+/// runs in each machine.
 #[derive(Default)]
 struct Paper(Arc<Mutex<Vec<String>>>);
 
@@ -38,21 +39,28 @@ impl Bench for Paper {
     fn run(
         &mut self,
         bed: Kind,
-        modules: &Path,
-        params: &Params,
-        cases: &[String],
-        _: &str,
-    ) -> anyhow::Result<Ran> {
-        let modules = modules.display().to_string();
-        self.0.lock().unwrap().push(format!("{bed} {params} {modules}: {}", cases.join(" ")));
-        if modules == "dead" {
-            bail!("there is no emulator");
+        tasks: &[Task<'_>],
+        told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let line = |task: &Task<'_>| {
+            format!("{bed} {} {}: {}", task.params, task.modules.display(), task.cases.join(" "))
+        };
+        self.0.lock().unwrap().push(tasks.iter().map(line).collect::<Vec<_>>().join(" | "));
+        for (number, task) in tasks.iter().enumerate() {
+            let modules = task.modules.display().to_string();
+            if modules == "dead" {
+                bail!("there is no emulator");
+            }
+            let verdict = |case: &String| if *case == modules { "fail" } else { "pass" };
+            let seen = |case: &String| Seen { verdict: verdict(case).into(), reason: String::new() };
+            let cases = task.cases.iter().map(|case| (case.clone(), seen(case))).collect();
+            let trouble = (modules == "panic").then(|| "the kernel died before the first case".to_owned());
+            let cases = if trouble.is_some() { BTreeMap::new() } else { cases };
+            if !told(number, Ran { cases, trouble, seconds: 1.0 })? {
+                break;
+            }
         }
-        let verdict = |case: &String| if *case == modules { "fail" } else { "pass" };
-        let seen = |case: &String| Seen { verdict: verdict(case).into(), reason: String::new() };
-        let cases = cases.iter().map(|case| (case.clone(), seen(case))).collect();
-        let trouble = (modules == "panic").then(|| "the kernel died before the first case".to_owned());
-        Ok(Ran { cases: if trouble.is_some() { BTreeMap::new() } else { cases }, trouble })
+        Ok(())
     }
 }
 
@@ -75,11 +83,12 @@ struct Lab {
     folder: tempfile::TempDir,
     bugs: Vec<Bug>,
     boots: Arc<Mutex<Vec<String>>>,
+    batch: usize,
 }
 
 impl Lab {
     fn of(bugs: Vec<Bug>) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), bugs, boots: Arc::default() }
+        Self { folder: tempfile::tempdir().unwrap(), bugs, boots: Arc::default(), batch: 3 }
     }
 
     fn path(&self) -> PathBuf {
@@ -87,18 +96,15 @@ impl Lab {
     }
 
     fn jobs(&self) -> Vec<Job> {
-        let job = |(bug, of): (usize, &Bug)| Job {
-            bug,
-            setting: Setting {
-                bed: Kind::Amd,
-                params: "default".into(),
-                kernel: "k".into(),
-                suite: "s".into(),
-            },
-            params: Params::default(),
-            cases: of.expected(Kind::Amd).to_vec(),
+        let job = |bug: usize, of: &Bug, bed: Kind| {
+            let params = of.params.get(&bed).cloned().unwrap_or_default();
+            let (kernel, suite) = ("k".into(), "s".into());
+            let setting = Setting { bed, params: params.to_string(), kernel, suite };
+            Job { bug, setting, params, cases: of.expected(bed).to_vec() }
         };
-        self.bugs.iter().enumerate().map(job).collect()
+        let beds =
+            |(bug, of): (usize, &'_ Bug)| of.beds.iter().map(|bed| job(bug, of, *bed)).collect::<Vec<_>>();
+        self.bugs.iter().enumerate().flat_map(beds).collect()
     }
 
     fn run(&self, shop: &Shop, machines: u8) -> anyhow::Result<()> {
@@ -111,6 +117,7 @@ impl Lab {
             journal: &journal,
             release: "6.12.117",
             progress: Mutex::new(Progress::of(jobs.len(), jobs.len(), machines)),
+            batch: self.batch,
         };
         let bench = || -> Box<dyn Bench> { Box::new(Paper(Arc::clone(&self.boots))) };
         work.run(shop, (0..machines).map(|_| bench()).collect())
@@ -210,4 +217,44 @@ fn what_is_committed_says_the_same_as_the_journal() {
         records.iter().filter(|record| matches!(record, Record::Trial(trial) if trial.bug == "f.b")).cloned(),
     );
     assert_eq!(report::settled(&lab.bugs, &later), settled);
+}
+
+/// The boots of a run with one machine, without those for the unmodified modules.
+fn boots(lab: &Lab) -> Vec<String> {
+    lab.run(&Shop::default(), 1).unwrap();
+    let boots = lab.boots.lock().unwrap();
+    boots.iter().filter(|boot| !boot.contains("unmodified")).cloned().collect()
+}
+
+#[test]
+fn bugs_of_a_bed_share_a_machine_and_one_that_kills_it_has_its_own() {
+    let mut bugs: Vec<Bug> = ["a", "b", "c", "d", "e", "f"].map(|name| bug(name, &[name])).into();
+    bugs[1].beds = Kind::ALL.to_vec();
+    bugs[2].crash = true;
+    bugs[3].beds = vec![Kind::Intel];
+    bugs[4].params = [(Kind::Amd, "kvm_amd.npt=0".parse().unwrap())].into();
+    let mut lab = Lab::of(bugs);
+    let together = [
+        "amd default a: a | amd default b: b | amd npt=0 e: e",
+        "intel default b: b | intel default d: d",
+        "amd default c: c",
+        "amd default f: f",
+    ];
+    assert_eq!(boots(&lab), together);
+    assert_eq!(lab.verdicts()[..2], [Verdict::Caught; 2]);
+    assert_eq!(lab.verdicts()[3..], [Verdict::Caught; 3]);
+    let trials =
+        |record: &Record| matches!(record, Record::Trial(trial) if (trial.seconds - 1.0).abs() < 0.001);
+    assert_eq!(Journal::read(&lab.path()).iter().filter(|record| trials(record)).count(), 7);
+
+    lab.batch = 1;
+    lab.boots.lock().unwrap().clear();
+    assert_eq!(boots(&lab).len(), 7);
+}
+
+#[test]
+fn what_was_found_before_a_bed_failed_is_kept() {
+    let lab = Lab::of(vec![bug("a", &["a"]), bug("dead", &["b"]), bug("c", &["c"])]);
+    assert!(lab.run(&Shop::default(), 1).is_err());
+    assert_eq!(lab.verdicts(), [Verdict::Caught, Verdict::Open, Verdict::Open]);
 }
