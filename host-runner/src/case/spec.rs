@@ -157,7 +157,7 @@ pub struct ZoneSpec {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Budget {
     /// Longest time that one wait for an exit may take, in milliseconds at reference speed; scaled by
-    /// the host's measured speed, and never shortened.
+    /// the host's measured speed, and never shortened. Time in which its thread waits for a CPU does not count.
     pub run_ms: u32,
     /// Most guest reports between two steps.
     pub reports: u32,

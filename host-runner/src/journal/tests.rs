@@ -16,7 +16,7 @@ fn header() -> Header {
         selected: vec!["a.one".into(), "a.two".into()],
         forced: true,
         partition: None,
-        begun: now(),
+        begun: "2026-11-21T06:41:31.660Z".into(),
         vary: vec![Vary::Kick],
         vary_depth: 1,
         forget: None,
