@@ -1,4 +1,4 @@
-//! Developer tasks, one file per verb: `cargo xtask <verb>`.
+//! Developer tasks, `cargo xtask <verb>`: a file for each verb, and `verb` for those that are the runner's own.
 
 mod bed;
 mod bisect;
@@ -7,20 +7,20 @@ mod build;
 mod certify;
 mod ci;
 mod consumers;
-mod diff;
 mod engines;
 mod interrupt;
 mod kernel;
 mod paint;
 mod prove;
-mod report;
 mod schema;
-mod soak;
 mod test;
+mod verb;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use verb::Words;
 
 /// ExitSpec's developer tasks.
 #[derive(Debug, Parser)]
@@ -37,7 +37,7 @@ enum Verb {
     /// Build guests and runner, then run the suite (or what the arguments select of it).
     Test(test::Args),
     /// Build guests and runner, then play cases at random, under any variation, for a time.
-    Soak(soak::Args),
+    Soak(Words),
     /// Run what a profile needs, and issue a certificate of it.
     ///
     /// Exit status: 0 the host conforms, 1 it does not (the certificate says why), else as for `test`: there is none.
@@ -47,7 +47,7 @@ enum Verb {
     /// Exit status: 0 verified, 1 it differs, 2 it is no certificate. Whether the host conforms is printed.
     Verify(certify::VerifyArgs),
     /// Say what changed from one run to another, and nothing else.
-    Diff(diff::Args),
+    Diff(Words),
     /// For `git bisect run` in a kernel's source: build it, boot it in a bed, play a case.
     ///
     /// Exit status: 0 the case holds; 1 it fails, hangs or takes the kernel with it; 125 this kernel cannot tell, as it
@@ -55,7 +55,7 @@ enum Verb {
     #[command(name = bisect::VERB)]
     BisectStep(bisect::Args),
     /// Write reports of runs in formats that other tools read: JUnit, KTAP and so on.
-    Report(report::Args),
+    Report(Words),
     /// Build a kernel to test in a bed.
     Kernel(kernel::Args),
     /// Seed bugs into KVM, one at a time, and show which case catches each.
@@ -82,12 +82,12 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args),
-        Verb::Soak(args) => soak::run(&args),
+        Verb::Soak(args) => verb::play("soak", &args),
         Verb::Certify(args) => certify::run(*args),
         Verb::Verify(args) => certify::verify(&args),
-        Verb::Diff(args) => diff::run(&args),
+        Verb::Diff(args) => verb::read("diff", &args),
         Verb::BisectStep(args) => Ok(bisect::run(args)),
-        Verb::Report(args) => report::run(&args),
+        Verb::Report(args) => verb::read("report", &args),
         Verb::Kernel(args) => kernel::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Prove(args) => prove::run(&args),
         Verb::Browser => browser::run().map(|()| ExitCode::SUCCESS),

@@ -375,8 +375,7 @@ guest::scenario! {
         apic::send_self(0x41);
         smm::handle(|| {
             value("off", counted());
-            // SAFETY: the one vector that can arrive has a handler.
-            unsafe { asm!("sti", "nop", "nop", "cli", options(nomem)) };
+            arrivals::let_in();
             value("on", counted());
         });
         stop();

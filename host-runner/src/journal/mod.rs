@@ -66,6 +66,28 @@ pub struct Header {
     pub forget: Option<Piece>,
 }
 
+#[cfg(test)]
+impl Header {
+    /// A run of nothing on no host: what a test does not say.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            version: "1".into(),
+            revision: None,
+            host: HostFacts::read_under(std::path::Path::new("/nonexistent")),
+            command: Vec::new(),
+            seed: 1,
+            fingerprint: Fingerprint::default(),
+            selected: Vec::new(),
+            forced: false,
+            partition: None,
+            begun: String::new(),
+            vary: Vec::new(),
+            vary_depth: 1,
+            forget: None,
+        }
+    }
+}
+
 /// A line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]

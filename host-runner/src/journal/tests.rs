@@ -7,19 +7,13 @@ use crate::outcome::Verdict;
 
 fn header() -> Header {
     Header {
-        version: "1".into(),
-        revision: None,
-        host: HostFacts::read_under(Path::new("/nonexistent")),
         command: vec!["exitspec".into()],
         seed: 7,
-        fingerprint: Fingerprint::default(),
         selected: vec!["a.one".into(), "a.two".into()],
         forced: true,
-        partition: None,
         begun: "2026-11-21T06:41:31.660Z".into(),
         vary: vec![Vary::Kick],
-        vary_depth: 1,
-        forget: None,
+        ..Header::of_nothing()
     }
 }
 

@@ -206,30 +206,15 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
     use crate::exit::Mismatch;
     use crate::host::HostFacts;
-    use crate::journal::{Fingerprint, Header};
+    use crate::journal::Header;
     use crate::outcome::Evidence;
 
     fn run(verdicts: &[(&str, Verdict, &str)]) -> Recovered {
-        let header = Header {
-            version: "1".into(),
-            revision: None,
-            host: HostFacts::read_under(Path::new("/nonexistent")),
-            command: Vec::new(),
-            seed: 1,
-            fingerprint: Fingerprint::default(),
-            selected: vec!["a.one".into(), "a.two".into()],
-            forced: false,
-            partition: None,
-            begun: String::new(),
-            vary: Vec::new(),
-            vary_depth: 1,
-            forget: None,
-        };
+        let header = Header { selected: vec!["a.one".into(), "a.two".into()], ..Header::of_nothing() };
         let outcome = |verdict, observed: &str| {
             let mismatch =
                 Mismatch { field: "rip".into(), expected: "0x10".into(), observed: observed.into() };

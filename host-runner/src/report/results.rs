@@ -219,25 +219,15 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::host::HostFacts;
-    use crate::journal::{Fingerprint, Journal};
+
+    use crate::journal::Journal;
 
     fn journal(folder: &Path, selected: &[&str], verdicts: &[(&str, Verdict)]) -> PathBuf {
         fs::create_dir_all(folder).unwrap();
         let header = Header {
-            version: "1".into(),
-            revision: None,
-            host: HostFacts::read_under(Path::new("/nonexistent")),
-            command: Vec::new(),
-            seed: 1,
-            fingerprint: Fingerprint::default(),
             selected: selected.iter().map(|name| (*name).to_owned()).collect(),
-            forced: false,
-            partition: None,
             begun: "2026-01-01T00:00:00.000Z".into(),
-            vary: Vec::new(),
-            vary_depth: 1,
-            forget: None,
+            ..Header::of_nothing()
         };
         let path = folder.join("results.jsonl");
         let journal = Journal::create(&path, &header, None).unwrap();

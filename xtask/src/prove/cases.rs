@@ -18,6 +18,11 @@ struct Case {
     id: String,
 }
 
+/// The family of a case or a bug: what its id begins with, which is also the name of its file.
+pub(crate) fn family(id: &str) -> &str {
+    id.split_once('.').map_or(id, |(family, _)| family)
+}
+
 /// All of them. Whether the manifests are right otherwise is the runner's business.
 pub(crate) fn ids(manifests: &Path) -> anyhow::Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();

@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::bugs::{Bug, Edit, Proof};
 use super::peer::Peers;
-use super::report::{Found, counts};
+use super::report::{Found, counts, families, ran};
 use super::verdict::{InBed, Judged, Verdict};
 use crate::bed::kind::Kind;
 
@@ -19,10 +19,6 @@ const REMARK: usize = 400;
 
 /// The page.
 pub(crate) fn page(found: &Found<'_>, releases: &str, peers: &Peers) -> String {
-    let mut families: BTreeMap<&str, Vec<&(&Bug, Judged)>> = BTreeMap::new();
-    for one in found {
-        families.entry(one.0.family()).or_default().push(one);
-    }
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -36,10 +32,10 @@ pub(crate) fn page(found: &Found<'_>, releases: &str, peers: &Peers) -> String {
             }
             body {
                 (summary(found, releases, peers))
-                @for (family, bugs) in &families {
+                @for (family, bugs) in families(found) {
                     section id=(family) {
                         h2 { (family) }
-                        (matrix(bugs))
+                        (matrix(&bugs))
                         @for (bug, judged) in bugs { (article(bug, judged, peers)) }
                     }
                 }
@@ -52,12 +48,11 @@ pub(crate) fn page(found: &Found<'_>, releases: &str, peers: &Peers) -> String {
 fn summary(found: &Found<'_>, releases: &str, peers: &Peers) -> Markup {
     let counts = counts(found);
     let number = |verdict| counts.get(&verdict).copied().unwrap_or(0);
-    let ran = found.len() - number(Verdict::Unobservable) - number(Verdict::Open);
     let (asked, caught) = peers.count();
     html! {
         header {
             p.quiet { "ExitSpec, seeded bugs" }
-            h1 { "Of " (ran) " bugs that were put into KVM, one at a time, the suite catches "
+            h1 { "Of " (ran(found)) " bugs that were put into KVM, one at a time, the suite catches "
                 strong { (number(Verdict::Caught)) } "." }
             p.quiet { (releases) ". A bug is caught if every case that it names fails with it, and holds without." }
             @if asked > 0 {
@@ -172,22 +167,15 @@ fn diff(edit: &Edit) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prove::bugs::Place;
+
     use crate::prove::verdict::Sight;
 
     #[test]
     fn the_page_has_the_matrix_the_reasons_and_the_edits_and_no_markup_of_others() {
         let bug = Bug {
-            id: "f.one".into(),
             breaks: "It <breaks>".into(),
             edits: vec![Edit { file: "x86.c".into(), find: "\nif (a < b)".into(), replace: "if (b)".into() }],
-            undoes: None,
-            source: Vec::new(),
-            beds: Kind::ALL.to_vec(),
-            params: BTreeMap::new(),
-            proof: Proof::Anywhere(vec!["c.one".into()]),
-            crash: false,
-            place: Place { file: "f.toml".into(), line: 1 },
+            ..Bug::of_test("f.one", Proof::by(&["c.one"]))
         };
         let seen = InBed {
             expected: [("c.one".to_owned(), Sight::Fails)].into(),

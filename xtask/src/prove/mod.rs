@@ -104,10 +104,9 @@ enum Width {
 impl Width {
     /// Whether a case runs that is not expected to fail, beside these that are.
     fn takes(self, case: &str, expected: &[String]) -> bool {
-        let family = |id: &str| id.split_once('.').map(|(family, _)| family.to_owned());
         match self {
             Self::Expected => false,
-            Self::Families => expected.iter().any(|other| family(other) == family(case)),
+            Self::Families => expected.iter().any(|other| cases::family(other) == cases::family(case)),
             Self::All => true,
         }
     }

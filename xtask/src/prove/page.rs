@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::bugs::Proof;
 use super::peer::Peers;
-use super::report::{Found, counts};
+use super::report::{Found, counts, families, ran};
 use super::unproved::Unproved;
 use super::verdict::{Judged, Verdict};
 use crate::bed::kind::Kind;
@@ -39,20 +39,11 @@ impl Page<'_> {
         page
     }
 
-    fn families(&self) -> BTreeMap<&str, Vec<&(&super::bugs::Bug, Judged)>> {
-        let mut families: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        for one in self.found {
-            families.entry(one.0.family()).or_default().push(one);
-        }
-        families
-    }
-
     fn summary(&self, page: &mut String) {
         let counts = counts(self.found);
         let number = |verdict| counts.get(&verdict).copied().unwrap_or(0);
         let observable = self.found.len() - number(Verdict::Unobservable);
-        // What has not run says nothing, neither for the suite nor against it.
-        let ran = observable - number(Verdict::Open);
+        let ran = ran(self.found);
         let releases: Vec<&str> = self.releases.iter().map(String::as_str).collect();
         let releases = if releases.is_empty() { "nothing yet".to_owned() } else { releases.join(", ") };
         line(
@@ -81,7 +72,7 @@ impl Page<'_> {
         let words: Vec<&str> = shown.iter().map(|verdict| verdict.words()).collect();
         line(page, &format!("\n| family | bugs | {} |", words.join(" | ")));
         line(page, &format!("|---|{}", "---|".repeat(shown.len() + 1)));
-        for (family, bugs) in self.families() {
+        for (family, bugs) in families(self.found) {
             let each = shown.iter().map(|verdict| {
                 let number = bugs.iter().filter(|(_, judged)| judged.verdict == *verdict).count();
                 if number == 0 { String::new() } else { number.to_string() }
@@ -95,7 +86,7 @@ impl Page<'_> {
     fn bugs(&self, page: &mut String) {
         line(page, "\n## The bugs");
         let peers = !self.peers.is_empty();
-        for (family, bugs) in self.families() {
+        for (family, bugs) in families(self.found) {
             let (name, rule) = if peers { (" KVM's selftests |", "---|") } else { ("", "") };
             line(
                 page,

@@ -10,6 +10,8 @@ use anyhow::Context;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+use super::cases::family;
+
 /// Parts of a suite, made when they are first needed.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -40,11 +42,6 @@ impl Parts {
         self.made.insert(families, place.clone());
         Ok(place)
     }
-}
-
-/// A family has the name of its file, and its cases begin with it.
-fn family(case: &str) -> &str {
-    case.split_once('.').map_or(case, |(family, _)| family)
 }
 
 fn make(manifests: &Path, families: &BTreeSet<String>, to: &Path) -> anyhow::Result<()> {

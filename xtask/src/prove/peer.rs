@@ -237,7 +237,6 @@ impl Peers {
 mod tests {
     use super::*;
     use crate::bed::params::Params;
-    use crate::prove::bugs::Place;
 
     /// Verdicts on every program that is asked for.
     struct Paper(&'static str);
@@ -265,18 +264,7 @@ mod tests {
     }
 
     fn bug() -> Bug {
-        Bug {
-            id: "f.b".into(),
-            breaks: "x".into(),
-            edits: Vec::new(),
-            undoes: None,
-            source: Vec::new(),
-            beds: vec![Kind::Amd],
-            params: BTreeMap::new(),
-            proof: Proof::Anywhere(vec!["f.case".into()]),
-            crash: false,
-            place: Place { file: "f.toml".into(), line: 1 },
-        }
+        Bug { beds: vec![Kind::Amd], ..Bug::of_test("f.b", Proof::by(&["f.case"])) }
     }
 
     fn setting() -> Setting {

@@ -130,6 +130,23 @@ pub(crate) fn counts(found: &Found<'_>) -> BTreeMap<Verdict, usize> {
     counts
 }
 
+/// How many of them could show and have run; the rest says nothing, neither for the suite nor against it.
+pub(crate) fn ran(found: &Found<'_>) -> usize {
+    found
+        .iter()
+        .filter(|(_, judged)| !matches!(judged.verdict, Verdict::Unobservable | Verdict::Open))
+        .count()
+}
+
+/// The same by the bugs' families.
+pub(crate) fn families<'f, 'b>(found: &'f Found<'b>) -> BTreeMap<&'b str, Vec<&'f (&'b Bug, Judged)>> {
+    let mut families: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for one in found {
+        families.entry(one.0.family()).or_default().push(one);
+    }
+    families
+}
+
 /// The end of a run for people.
 pub(crate) fn text(found: &Found<'_>) -> String {
     let bad = found.iter().filter(|(_, judged)| !judged.verdict.is_good());

@@ -13,7 +13,7 @@ use super::*;
 use crate::case::Place;
 use crate::exit::Mismatch;
 use crate::host::HostFacts;
-use crate::journal::{About, Ended, Fingerprint, Finished, Header};
+use crate::journal::{About, Ended, Finished, Header};
 use crate::outcome::{CodeLine, Evidence, Outcome, TraceLine, Verdict};
 
 /// What a hostile guest, kernel or journal would say.
@@ -68,21 +68,7 @@ fn run(name: &str, tests: Vec<Test>) -> Run {
     Run {
         name: name.into(),
         journal: PathBuf::new(),
-        header: Header {
-            version: "1".into(),
-            revision: None,
-            host,
-            command: vec!["exitspec".into()],
-            seed: 1,
-            fingerprint: Fingerprint::default(),
-            selected: Vec::new(),
-            forced: false,
-            partition: None,
-            begun: String::new(),
-            vary: Vec::new(),
-            vary_depth: 1,
-            forget: None,
-        },
+        header: Header { host, command: vec!["exitspec".into()], ..Header::of_nothing() },
         begin: Some(UNIX_EPOCH),
         end: Some(UNIX_EPOCH),
         tests,

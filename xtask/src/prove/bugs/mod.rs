@@ -11,6 +11,7 @@ use std::{fmt, fs};
 
 use anyhow::{Context, bail};
 
+use super::cases::family;
 use crate::bed::kind::Kind;
 use crate::bed::params::Params;
 
@@ -81,7 +82,7 @@ impl fmt::Display for Place {
 impl Bug {
     /// The part of the id before the dot.
     pub(crate) fn family(&self) -> &str {
-        self.id.split('.').next().unwrap_or_default()
+        family(&self.id)
     }
 
     /// The cases that are expected to fail in a bed, or in one of the beds.
@@ -137,6 +138,33 @@ pub(crate) fn load(folder: &Path, cases: &BTreeSet<String>) -> anyhow::Result<Ve
         bail!("mistakes in the seeded bugs:\n    {}", mistakes.join("\n    "));
     }
     Ok(bugs)
+}
+
+#[cfg(test)]
+impl Bug {
+    /// A bug in both beds, of which nothing but its id and its proof matters to a test.
+    pub(crate) fn of_test(id: &str, proof: Proof) -> Self {
+        Self {
+            id: id.into(),
+            breaks: "x".into(),
+            edits: Vec::new(),
+            undoes: None,
+            source: Vec::new(),
+            beds: Kind::ALL.to_vec(),
+            params: BTreeMap::new(),
+            proof,
+            crash: false,
+            place: Place { file: "f.toml".into(), line: 1 },
+        }
+    }
+}
+
+#[cfg(test)]
+impl Proof {
+    /// Any bed will do, and these cases.
+    pub(crate) fn by(cases: &[&str]) -> Self {
+        Self::Anywhere(cases.iter().map(|case| (*case).to_owned()).collect())
+    }
 }
 
 #[cfg(test)]

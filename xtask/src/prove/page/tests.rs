@@ -1,20 +1,9 @@
 use super::*;
-use crate::prove::bugs::{Bug, Place};
+use crate::prove::bugs::Bug;
 use crate::prove::verdict::{InBed, Sight};
 
 fn bug(id: &str, proof: Proof) -> Bug {
-    Bug {
-        id: id.into(),
-        breaks: "One | two.".into(),
-        edits: Vec::new(),
-        undoes: Some("commit 1".into()),
-        source: Vec::new(),
-        beds: Kind::ALL.to_vec(),
-        params: BTreeMap::new(),
-        proof,
-        crash: false,
-        place: Place { file: "f.toml".into(), line: 1 },
-    }
+    Bug { breaks: "One | two.".into(), undoes: Some("commit 1".into()), ..Bug::of_test(id, proof) }
 }
 
 fn judged(verdict: Verdict, amd: &[(&str, Sight)]) -> Judged {
@@ -25,12 +14,11 @@ fn judged(verdict: Verdict, amd: &[(&str, Sight)]) -> Judged {
 
 #[test]
 fn the_page_tells_every_bug_every_share_and_every_case() {
-    let case = |list: &[&str]| Proof::Anywhere(list.iter().map(|case| (*case).to_owned()).collect());
     let bugs = [
-        bug("f.caught", case(&["c.one"])),
-        bug("f.missed", case(&["c.two"])),
+        bug("f.caught", Proof::by(&["c.one"])),
+        bug("f.missed", Proof::by(&["c.two"])),
         bug("g.silent", Proof::Unobservable("it is only slower".into())),
-        bug("g.waits", case(&["c.two"])),
+        bug("g.waits", Proof::by(&["c.two"])),
     ];
     let found: Found<'_> = vec![
         (&bugs[0], judged(Verdict::Caught, &[("c.one", Sight::Fails)])),

@@ -1,5 +1,4 @@
 use super::*;
-use crate::prove::bugs::Place;
 use crate::prove::journal::Setting;
 
 fn seen(verdict: &str) -> Seen {
@@ -12,18 +11,7 @@ fn cases(list: &str) -> BTreeMap<String, Seen> {
 }
 
 fn bug(proof: Proof) -> Bug {
-    Bug {
-        id: "f.b".into(),
-        breaks: "x".into(),
-        edits: Vec::new(),
-        undoes: None,
-        source: Vec::new(),
-        beds: Kind::ALL.to_vec(),
-        params: BTreeMap::new(),
-        proof,
-        crash: false,
-        place: Place { file: "f.toml".into(), line: 1 },
-    }
+    Bug::of_test("f.b", proof)
 }
 
 fn anywhere(list: &str) -> Bug {

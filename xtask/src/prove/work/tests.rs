@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::prove::bugs::{Edit, Place, Proof};
+use crate::prove::bugs::{Edit, Proof};
 use crate::prove::report;
 use crate::prove::verdict::Verdict;
 
@@ -66,16 +66,9 @@ impl Bench for Paper {
 
 fn bug(edit: &str, cases: &[&str]) -> Bug {
     Bug {
-        id: format!("f.{edit}"),
-        breaks: "x".into(),
         edits: vec![Edit { file: "virt/kvm/a.c".into(), find: edit.into(), replace: "x".into() }],
-        undoes: None,
-        source: Vec::new(),
         beds: vec![Kind::Amd],
-        params: BTreeMap::new(),
-        proof: Proof::Anywhere(cases.iter().map(|case| (*case).to_owned()).collect()),
-        crash: false,
-        place: Place { file: "f.toml".into(), line: 1 },
+        ..Bug::of_test(&format!("f.{edit}"), Proof::by(cases))
     }
 }
 
