@@ -63,8 +63,9 @@ guest::scenario! {
         pio::out8(0x80, 0);
     }
 
-    /// Loads until 0x600d comes, or for a while.
+    /// Loads until 0x600d comes, or for a while; once before, so that it is mapped.
     fn loads_until_good() {
+        value("first", load(0));
         // SAFETY: RDTSC reads a counter.
         let now = || unsafe { core::arch::x86_64::_rdtsc() };
         let end = now() + (1 << 30);

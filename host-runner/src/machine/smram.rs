@@ -29,10 +29,10 @@ pub fn write(vcpu: &Vcpu, memory: &Memory, values: &[(&str, u64)]) -> Result<(),
 fn find(vcpu: &Vcpu, memory: &Memory) -> Result<(u64, Layout), TargetError> {
     let base = banks::read(vcpu, Bank::Msrs, &["smbase"])?.first().copied().unwrap_or_default();
     let revision = load(memory, base, Field { offset: REVISION, size: 4 })?;
-    let layout = Layout::of_revision(revision as u32).ok_or_else(|| {
-        TargetError::Harness(format!(
-            "there is no SMM state save area at SMBASE {base:#x} (revision {revision:#x}): the vCPU has not entered SMM"
-        ))
+    // A case asks once the guest must have entered SMM.
+    let layout = Layout::of_revision(revision as u32).ok_or_else(|| TargetError::Deviates {
+        expected: format!("an SMM state save area at SMBASE {base:#x}"),
+        observed: format!("SMM revision identifier {revision:#x}"),
     })?;
     Ok((base, layout))
 }

@@ -57,6 +57,9 @@ use suite::Suite;
 
 use crate::{build, interrupt};
 
+/// A case that takes longer than this is lost, whatever its limit is said to be.
+const LONGEST_CASE: Duration = Duration::from_hours(1);
+
 /// The bed cannot be used; the runner's own status for a host that cannot run anything.
 pub(crate) const UNUSABLE: u8 = 3;
 
@@ -193,6 +196,7 @@ fn plan(kind: Kind, args: &BedArgs, runner: RunnerArgs, suite: Suite) -> Result<
         kernel_args: args.kernel_args.clone(),
         boot_timeout: args.boot_timeout.map_or(kind.boot_timeout(), Duration::from_secs),
         silence: kind.silence(),
+        longest_case: LONGEST_CASE,
         // The words of several machines at once would mean nothing; they are in the runs' folders.
         shown: args.matrix.is_none() || args.jobs == 1,
         environment: Vec::new(),

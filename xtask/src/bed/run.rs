@@ -52,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) boot_timeout: Duration,
     /// How long nothing may come from a machine that runs cases, before `--timeout-scale`.
     pub(crate) silence: Duration,
+    /// How long nothing may come while a case runs, whatever its limit is said to be, before `--timeout-scale`.
+    pub(crate) longest_case: Duration,
     /// Whether the runner's text is shown while it comes.
     pub(crate) shown: bool,
     /// The variables that the runner gets.
@@ -102,8 +104,10 @@ pub(crate) fn run_first(
     let progress = if plan.shown { Progress::of(&plan.runner) } else { Progress::default() };
     let mut run = Run { plan, turns, shared, folder, journal, progress };
     let factor = plan.runner.timeout_scale.unwrap_or(1.0).max(1.0);
-    let results = Duration::try_from_secs_f64(plan.silence.as_secs_f64() * factor).unwrap_or(Duration::MAX);
-    let patience = Patience { boot: plan.boot_timeout, results };
+    let scaled =
+        |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * factor).unwrap_or(Duration::MAX);
+    let patience =
+        Patience { boot: plan.boot_timeout, results: scaled(plan.silence), case: scaled(plan.longest_case) };
     let status = session::run(&mut run, patience, plan.runner.resume.is_some())?;
     if interrupt::caught() == Some(status) {
         let name = folder.path().file_name().unwrap_or_default().display();

@@ -16,8 +16,6 @@ use super::event::{Journal, Told};
 const MOST_BOOTS: usize = 20;
 /// How much a run may write to its journal, in bytes.
 const MOST_JOURNAL: usize = 256 << 20;
-/// How many times as long as between cases is waited for a case, whatever its limit is said to be.
-const LONGEST_CASE: u32 = 20;
 /// The part of the wait between cases that a case gets beyond its limit, so that it is the runner who ends it.
 const SLACK: u32 = 6;
 
@@ -106,6 +104,8 @@ pub(crate) struct Patience {
     pub(crate) boot: Duration,
     /// For the next line of the journal while no case runs. A case has its own limit.
     pub(crate) results: Duration,
+    /// For a case, whatever its limit is said to be.
+    pub(crate) case: Duration,
 }
 
 /// How a boot ended.
@@ -139,8 +139,7 @@ impl Patience {
         match &seen.running {
             _ if !seen.up => self.boot,
             Some(Running { limit: Some(limit), .. }) => {
-                let longest = self.results.saturating_mul(LONGEST_CASE);
-                (*limit).min(longest).saturating_add(self.results / SLACK)
+                (*limit).min(self.case).saturating_add(self.results / SLACK)
             }
             Some(Running { limit: None, .. }) | None => self.results,
         }

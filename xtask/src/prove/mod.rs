@@ -269,7 +269,7 @@ fn prove(args: &Args, bugs: &[Bug], ids: &[String], place: &Path, path: &Path) -
             let mut jobs = peer::jobs(jobs, &names, &unmodified, &mut bench(), &journal, &mut records)?;
             jobs.retain(|job| !args.resume || !is_known(&bugs[job.bug], job, &records));
             let benches = (0..args.jobs).map(|_| -> Box<dyn Bench> { Box::new(bench()) }).collect();
-            go(&peer::unexpecting(bugs), &jobs, &records, &journal, &shop, 1, benches)
+            go(&peer::unexpecting(bugs), &jobs, &records, &journal, &shop, args.batch, benches)
         }
     };
     tree.restore()?;

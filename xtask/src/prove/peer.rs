@@ -98,32 +98,49 @@ impl Bench for PeerBeds {
         tasks: &[Task<'_>],
         told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        // Other programs are another initial file system: each task has a machine of its own.
-        for (number, task) in tasks.iter().enumerate() {
-            if !told(number, self.one(bed, task)?)? {
-                break;
-            }
+        // Other programs are another initial file system, and with it another machine.
+        let mut begin = 0;
+        let mut wanted = true;
+        for same in tasks.chunk_by(|one, next| one.cases == next.cases) {
+            wanted = wanted && self.some(bed, same, &mut |number, ran| told(begin + number, ran))?;
+            begin += same.len();
         }
         Ok(())
     }
 }
 
 impl PeerBeds {
-    fn one(&self, bed: Kind, task: &Task<'_>) -> anyhow::Result<Ran> {
+    /// Tasks with the same programs; whether others are still wanted.
+    fn some(
+        &self,
+        bed: Kind,
+        tasks: &[Task<'_>],
+        told: &mut dyn FnMut(usize, Ran) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<bool> {
+        let Some(first) = tasks.first() else { return Ok(true) };
         // Exactly these go into the machine.
         let chosen = tempfile::tempdir_in(&self.runs).context("cannot make a folder for programs")?;
-        for case in task.cases {
+        for case in first.cases {
             fs::hard_link(self.programs.join(case), chosen.path().join(case))
                 .with_context(|| case.clone())?;
         }
-        let mut trial = Trial::new(bed, &self.image, task.modules)?;
-        let ended = trial.run_programs(task, chosen.path(), &self.runs)?;
-        let cases = journal::verdicts(&ended.journal);
-        if !self.keep && ended.trouble.is_none() {
-            // It only takes space.
-            let _ = fs::remove_dir_all(&ended.folder);
+        let mut trial = Trial::new(bed, &self.image, first.modules)?;
+        let (mut wanted, mut dull) = (true, Vec::new());
+        trial.run_programs(tasks, chosen.path(), &self.runs, &mut |task, ended| {
+            let cases = journal::verdicts(&ended.journal);
+            if ended.trouble.is_none() {
+                dull.push(ended.folder);
+            }
+            wanted = told(task, Ran { cases, trouble: ended.trouble, seconds: ended.seconds })?;
+            Ok(wanted)
+        })?;
+        if !self.keep {
+            for folder in dull {
+                // It only takes space.
+                let _ = fs::remove_dir_all(folder);
+            }
         }
-        Ok(Ran { cases, trouble: ended.trouble, seconds: ended.seconds })
+        Ok(wanted)
     }
 }
 

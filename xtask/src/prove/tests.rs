@@ -26,6 +26,26 @@ fn the_committed_page_names_every_bug_and_no_other() {
 }
 
 #[test]
+fn every_case_has_a_bug_that_it_must_catch_or_a_reason_why_there_is_none() {
+    let (ids, bugs) = bugs_and_ids();
+    let reasons = unproved::load(&build::workspace().join("test-manifests/seeded-bugs"), &ids).unwrap();
+    let must_catch: BTreeSet<&str> = Kind::ALL
+        .iter()
+        .flat_map(|bed| bugs.iter().flat_map(|bug| bug.expected(*bed)))
+        .map(|test| test.split('~').next().unwrap_or(test))
+        .collect();
+    let without = ids
+        .iter()
+        .filter(|id| !must_catch.contains(id.as_str()) && !reasons.iter().any(|reason| reason.names(id)));
+    let without: Vec<&String> = without.collect();
+    assert!(
+        without.is_empty(),
+        "no bug in test-manifests/seeded-bugs names {without:?}: seed one (docs/detection.md), or say in unproved.toml \
+         why none can show it"
+    );
+}
+
+#[test]
 fn what_decides_a_run_changes_its_hash_and_nothing_else_does() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);

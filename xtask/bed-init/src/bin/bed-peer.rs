@@ -52,10 +52,17 @@ fn run<'a>(
         // It is out before what comes can take the machine along.
         Ok(tcdrain(&to)?)
     };
-    let finished = |case: &str, verdict: &str, reason: &str| serde_json::json!({"event": "finished", "case": case, "outcome": {"verdict": verdict, "reason": reason}});
+    let finished = |case: &str, verdict: &str, reason: &str, took: Duration| {
+        serde_json::json!({
+            "event": "finished",
+            "case": case,
+            "outcome": {"verdict": verdict, "reason": reason},
+            "duration_us": u64::try_from(took.as_micros()).ok(),
+        })
+    };
     say(serde_json::json!({"event": "header"}))?;
     if let (Some(running), Some(lost)) = (running, lost) {
-        say(finished(running, lost, "the machine was lost while it ran"))?;
+        say(finished(running, lost, "the machine was lost while it ran", Duration::ZERO))?;
     }
     let done: Vec<String> = known
         .lines()
@@ -74,9 +81,10 @@ fn run<'a>(
         say(
             serde_json::json!({"event": "started", "case": name, "limit_ms": u64::try_from(LIMIT.as_millis()).ok()}),
         )?;
+        let begun = Instant::now();
         let (verdict, reason) =
             play(&Path::new(PROGRAMS).join(name), LIMIT).unwrap_or_else(|error| ("error", error.to_string()));
-        say(finished(name, verdict, &reason))?;
+        say(finished(name, verdict, &reason, begun.elapsed()))?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use super::*;
 const UP: &str = r#"{"event":"bed-up","turn":0}"#;
 const HEADER: &str = r#"{"event":"header","seed":1}"#;
 const EXIT: &str = r#"{"event":"exit","status":1}"#;
-const PATIENCE: Patience = Patience { boot: Duration::from_mins(1), results: Duration::from_mins(3) };
+const PATIENCE: Patience =
+    Patience { boot: Duration::from_mins(1), results: Duration::from_mins(3), case: Duration::from_hours(1) };
 
 fn started(case: &str) -> String {
     format!(r#"{{"event":"started","case":"{case}","at":"now"}}"#)
