@@ -109,13 +109,20 @@ pub(super) fn line(bug: &Bug, bed: Kind, found: &InBed) -> String {
             Sight::Void => rest.push(format!("{case} says nothing")),
         }
     }
-    let caught =
-        if caught.is_empty() { "nothing".to_owned() } else { format!("caught by {}", caught.join(", ")) };
     let others: Vec<&str> = found.others.iter().map(String::as_str).collect();
+    let by = |cases: &[&str]| format!("caught by {}", cases.join(", "));
+    let (caught, others) = match (caught.as_slice(), others.as_slice()) {
+        ([], []) => ("nothing".to_owned(), String::new()),
+        // Of a peer's tests none is expected to fail.
+        ([], others) if found.expected.is_empty() => (by(others), String::new()),
+        ([], others) => ("nothing".to_owned(), format!("; {}", by(others))),
+        (caught, []) => (by(caught), String::new()),
+        (caught, others) => (by(caught), format!("; and by {}", others.join(", "))),
+    };
     let parts = [
         (true, format!("{}  {bed}  {caught}", bug.id)),
         (!rest.is_empty(), format!("; {}", rest.join(", "))),
-        (!others.is_empty(), format!("; and by {}", others.join(", "))),
+        (true, others),
         (true, found.remarks.iter().map(|remark| format!("\n    {remark}")).collect()),
     ];
     parts.into_iter().filter_map(|(there, part)| there.then_some(part)).collect()
