@@ -100,3 +100,20 @@ fn what_a_guest_says_of_itself_is_the_verdict() {
     assert_eq!(outcome.verdict, Verdict::Fail);
     assert!(outcome.reason.contains("#UD (vector 6)"), "{}", outcome.reason);
 }
+
+/// The guest is not let in any more, so that the action waits for it in vain.
+#[test]
+fn an_action_that_misses_its_vcpu_is_the_cases_mistake_unless_the_host_deviates_as_well() {
+    let play = |cr2: u64| {
+        let steps = format!(
+            r#"{{ exit = "hlt" }}, {{ do = "slot-delete", slot = "one", when = "running" }}, {{ check = "sregs", cr2 = {cr2} }}"#
+        );
+        play("halts", r#"slots = [{ name = "one", gpa = 0x1100_0000, pages = 1 }]"#, &steps)
+    };
+    let Some(outcome) = play(0) else { return };
+    assert_eq!(outcome.verdict, Verdict::Error, "{}", outcome.reason);
+    assert!(outcome.reason.contains("meet vCPU 0 in KVM_RUN"), "{}", outcome.reason);
+    let Some(outcome) = play(1) else { return };
+    assert_eq!(outcome.verdict, Verdict::Fail, "{}", outcome.reason);
+    assert!(outcome.reason.contains("cr2: expected 0x1, observed 0x0"), "{}", outcome.reason);
+}

@@ -62,7 +62,9 @@ pub struct Host {
 /// A VM in which a case is played.
 pub struct Machine<'h> {
     // Dropped in this order: threads before vCPUs, vCPUs, what is mapped of them, and VM before memory.
-    later: Vec<JoinHandle<Result<(), TargetError>>>,
+    later: Vec<JoinHandle<Result<Option<usize>, TargetError>>>,
+    /// The vCPU that was not in KVM_RUN when an action was to meet it there.
+    missed: Option<usize>,
     disturbances: Vec<Disturbance>,
     /// The disturbances of variations.
     storms: Vec<Disturbance>,
@@ -116,6 +118,7 @@ impl<'h> Machine<'h> {
         filter_msrs(&vm, spec.msr_filter.as_ref())?;
         let machine = Self {
             later: Vec::new(),
+            missed: None,
             disturbances: Vec::new(),
             storms: Vec::new(),
             seats: vcpus.iter().map(|_| None).collect(),
@@ -234,6 +237,11 @@ impl Target for Machine<'_> {
 
     fn finish(&mut self) -> Result<Vec<(usize, Exit)>, TargetError> {
         self.join_later()?;
+        if let Some(cpu) = self.missed.take() {
+            return Err(TargetError::Harness(format!(
+                "an action was to meet vCPU {cpu} in KVM_RUN, which did not stay there: let the guest wait for it"
+            )));
+        }
         self.disturbances.drain(..).try_for_each(Disturbance::end)?;
         let seats = self.seats.iter_mut().enumerate();
         let unclaimed = seats.filter_map(|(cpu, seat)| Some((cpu, seat.as_mut()?.unclaimed()?)));
