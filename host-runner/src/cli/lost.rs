@@ -32,7 +32,8 @@ pub(super) fn outcome(args: &TestArgs) -> Result<Option<Outcome>, Stop> {
         args::Lost::Crash => "the machine died while this case ran".to_owned(),
         args::Lost::Timeout => "the machine hung while this case ran".to_owned(),
     };
-    if let Some(title) = lines.first() {
+    // What the console of a machine that only hangs has said last is not about this case.
+    if let (args::Lost::Crash, Some(title)) = (how, lines.first()) {
         reason.push_str(": ");
         reason.push_str(title.trim());
     }

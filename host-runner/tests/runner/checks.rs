@@ -269,8 +269,14 @@ fn only_what_was_running_is_lost() {
     journal.write_all(b"{\"event\":\"started\",\"case\":\"t.pass2\",\"at\":\"later\"}\n").unwrap();
     drop(journal);
     fs::write(lab.path("gate.open"), "").unwrap();
-    lab.run(&["--resume", "--lost=timeout", "--running=t.pass2", "--running=t.pass1"]).ends(1);
+    let console = lab.path("console");
+    fs::write(&console, "the last words of its boot\n").unwrap();
+    let console = format!("--console={}", console.display());
+    lab.run(&["--resume", "--lost=timeout", "--running=t.pass2", "--running=t.pass1", &console]).ends(1);
     assert_eq!(lab.verdict("t.pass2"), Verdict::Timeout);
+    let outcome = &lab.outcomes()["t.pass2"];
+    assert_eq!(outcome.reason, "the machine hung while this case ran", "words of before are no reason");
+    assert_eq!(outcome.evidence.as_ref().unwrap().kernel_log, ["the last words of its boot"]);
     assert_eq!(lab.verdict("t.gate"), Verdict::Pass);
     assert_eq!(lab.verdict("t.pass1"), Verdict::Pass, "it has its verdict");
     assert_eq!(lab.runs(), ["t.pass1", "t.gate", "t.gate"]);
